@@ -1,0 +1,78 @@
+"""The "let's build GPT" lecture in JAX: the same function as the PyTorch original, and fast."""
+
+from jax_attn.attention import (
+    Head,
+    MultiHeadAttention,
+    attend,
+    attention_weights,
+    causal_mask,
+    dot_product_attention,
+)
+from jax_attn.averaging import (
+    averaging_weights,
+    running_mean_loop,
+    running_mean_matmul,
+    running_mean_softmax,
+    softmax_averaging_weights,
+)
+from jax_attn.bigram import BigramLanguageModel
+from jax_attn.checkpoint import load_model
+from jax_attn.config import PRESETS, GPTConfig, OptimizerConfig, TrainConfig
+from jax_attn.data import CharTokenizer, Corpus, load_corpus
+from jax_attn.errors import InputError
+from jax_attn.generate import generate
+from jax_attn.gpt import GPT, Block, FeedForward
+from jax_attn.interop import load_state_dict, to_state_dict
+from jax_attn.loss import next_token_loss
+from jax_attn.optim import learning_rate_schedule, make_optimizer
+from jax_attn.single_head import SingleHeadLanguageModel
+from jax_attn.training import (
+    GivenBatches,
+    RandomBatches,
+    TrainState,
+    estimate_loss,
+    evaluate,
+    train_chunk,
+    train_step,
+)
+
+__all__ = [
+    "GPT",
+    "PRESETS",
+    "BigramLanguageModel",
+    "Block",
+    "CharTokenizer",
+    "Corpus",
+    "FeedForward",
+    "GPTConfig",
+    "GivenBatches",
+    "Head",
+    "InputError",
+    "MultiHeadAttention",
+    "OptimizerConfig",
+    "RandomBatches",
+    "SingleHeadLanguageModel",
+    "TrainConfig",
+    "TrainState",
+    "attend",
+    "attention_weights",
+    "averaging_weights",
+    "causal_mask",
+    "dot_product_attention",
+    "estimate_loss",
+    "evaluate",
+    "generate",
+    "learning_rate_schedule",
+    "load_corpus",
+    "load_model",
+    "load_state_dict",
+    "make_optimizer",
+    "next_token_loss",
+    "running_mean_loop",
+    "running_mean_matmul",
+    "running_mean_softmax",
+    "softmax_averaging_weights",
+    "to_state_dict",
+    "train_chunk",
+    "train_step",
+]

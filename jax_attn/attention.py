@@ -1,0 +1,249 @@
+"""Scaled dot-product attention: pure functions first, then the lecture's modules.
+
+Letters: B batch, T query positions, S key/value positions, C channels, H heads, K head size.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+from numpy.typing import DTypeLike
+
+from jax_attn.layers import dropout, uniform_fan_in, zeros
+
+# Queries are taken this many at a time in causal attention. Smaller blocks skip more of the masked
+# half but make smaller matrix products.
+QUERY_BLOCK = 128
+
+
+def causal_mask(length: int) -> Bool[Array, "T T"]:
+    """True where a query (row) may look at a key (column): at itself and before.
+
+    For length 3::
+
+        1 0 0
+        1 1 0
+        1 1 1
+    """
+    return jnp.tril(jnp.ones((length, length), bool))
+
+
+def attention_weights(
+    query: Float[Array, "... T K"],
+    key: Float[Array, "... S K"],
+    *,
+    mask: Bool[Array, "... #T #S"] | None = None,
+    scale: float | None = None,
+    axis: int = -1,
+) -> Float[Array, "... T S"]:
+    """The lecture's `wei`: softmax(query @ key.T * scale), -inf where `mask` is False.
+
+    `scale` None means K**-0.5; 1.0 means unscaled. The softmax runs in at least float32 and the
+    result has the query's dtype. A row in which nothing may be seen is NaN, as in torch.
+    `axis=-2` normalises columns instead of rows, a mistake that some published notebooks print.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * scale
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+    return jax.nn.softmax(scores, axis=axis).astype(query.dtype)
+
+
+def attend(
+    weights: Float[Array, "... T S"], value: Float[Array, "... S K"]
+) -> Float[Array, "... T K"]:
+    """The weighted sums of the values: weights @ value."""
+    return weights @ value
+
+
+def dot_product_attention(
+    query: Float[Array, "... T K"],
+    key: Float[Array, "... S K"],
+    value: Float[Array, "... S K"],
+    *,
+    causal: bool = True,
+    scale: float | None = None,
+    implementation: Literal["auto", "explicit", "blocked"] = "auto",
+) -> Float[Array, "... T K"]:
+    """attend(attention_weights(...)) without holding all the weights at once.
+
+    "explicit" forms the whole [T S] matrix; "blocked" takes causal queries in blocks, each against
+    the keys up to its own end, so that most of the masked half is never computed; "auto" is
+    "blocked" where that saves anything. Causal attention needs T == S, else ValueError.
+    """
+    length, source_length = query.shape[-2], key.shape[-2]
+    if causal and length != source_length:
+        raise ValueError(
+            f"causal attention needs as many keys as queries, got {source_length} keys for "
+            f"{length} queries; pass causal=False for cross-attention"
+        )
+    if implementation not in ("auto", "explicit", "blocked"):
+        raise ValueError(f"implementation {implementation!r}: choose auto, explicit or blocked")
+    if implementation == "explicit" or not causal or length <= QUERY_BLOCK:
+        mask = causal_mask(length) if causal else None
+        return attend(attention_weights(query, key, mask=mask, scale=scale), value)
+
+    mask = causal_mask(length)
+    outputs = []
+    for start in range(0, length, QUERY_BLOCK):
+        stop = min(start + QUERY_BLOCK, length)
+        weights = attention_weights(
+            query[..., start:stop, :],
+            key[..., :stop, :],
+            mask=mask[start:stop, :stop],
+            scale=scale,
+        )
+        outputs.append(attend(weights, value[..., :stop, :]))
+    return jnp.concatenate(outputs, axis=-2)
+
+
+class Head(nnx.Module):
+    """One attention head, as in the lecture: key, query and value are projections without bias.
+
+    Args:
+        in_features: C, channels of the input (and of the context).
+        head_size: K, channels of query, key, value and output.
+        causal: position t sees positions 0..t only. False gives an encoder's head.
+        scale: multiplies the scores; None means K**-0.5, 1.0 the unscaled head of the lecture.
+        dropout_rate: probability of dropping an attention weight, once `train()` is called.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        head_size: int,
+        *,
+        causal: bool = True,
+        scale: float | None = None,
+        dropout_rate: float = 0.0,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        def projection() -> nnx.Linear:
+            return nnx.Linear(
+                in_features,
+                head_size,
+                use_bias=False,
+                kernel_init=uniform_fan_in,
+                rngs=rngs,
+                dtype=dtype,
+                param_dtype=param_dtype,
+            )
+
+        self.key = projection()
+        self.query = projection()
+        self.value = projection()
+        self.dropout = dropout(dropout_rate, rngs)
+        self.causal = causal
+        self.scale = scale
+
+    def weights(
+        self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None = None
+    ) -> Float[Array, "B T S"]:
+        """The weights this head uses, before dropout; rows sum to 1."""
+        source = x if context is None else context
+        mask = causal_mask(x.shape[1]) if self.causal and context is None else None
+        return attention_weights(self.query(x), self.key(source), mask=mask, scale=self.scale)
+
+    def __call__(
+        self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None = None
+    ) -> Float[Array, "B T K"]:
+        """Self-attention, or cross-attention to a context, all of which every position sees."""
+        weights = self.dropout(self.weights(x, context))
+        return attend(weights, self.value(x if context is None else context))
+
+
+class MultiHeadAttention(nnx.Module):
+    """H heads side by side and a projection; the query, key and value matrices are one.
+
+    The columns of `qkv.kernel` [C 3C] are query, key, value; inside each, head after head. That is
+    GPT-2's order, and the concatenation of the lecture's per-head matrices.
+
+    Args:
+        n_embd: C, channels of input and output.
+        n_head: H; must divide n_embd, else ValueError.
+        causal: position t sees positions 0..t only.
+        dropout_rate: on the attention weights and on the output, once `train()` is called.
+        qkv_bias: bias on query, key and value, as in GPT-2; the lecture has none.
+        kernel_init, proj_init: initial matrices; None means torch's nn.Linear.
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        *,
+        causal: bool = True,
+        dropout_rate: float = 0.0,
+        qkv_bias: bool = False,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        kernel_init: jax.nn.initializers.Initializer = uniform_fan_in,
+        proj_init: jax.nn.initializers.Initializer = uniform_fan_in,
+    ) -> None:
+        if n_embd % n_head:
+            raise ValueError(f"n_embd {n_embd} is not divisible by n_head {n_head}")
+        self.qkv = nnx.Linear(
+            n_embd,
+            3 * n_embd,
+            use_bias=qkv_bias,
+            kernel_init=kernel_init,
+            bias_init=zeros,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.proj = nnx.Linear(
+            n_embd,
+            n_embd,
+            kernel_init=proj_init,
+            bias_init=zeros,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.attention_dropout = dropout(dropout_rate, rngs)
+        self.output_dropout = dropout(dropout_rate, rngs)
+        self.n_head = n_head
+        self.causal = causal
+
+    def _split_heads(self, x: Float[Array, "B T C"]) -> Float[Array, "B H T K"]:
+        batch, length, channels = x.shape
+        heads = x.reshape(batch, length, self.n_head, channels // self.n_head)
+        return heads.swapaxes(1, 2)
+
+    def _query_key_value(
+        self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None
+    ) -> tuple[Float[Array, "B H T K"], Float[Array, "B H S K"], Float[Array, "B H S K"]]:
+        query, key, value = jnp.split(self.qkv(x), 3, axis=-1)
+        if context is not None:
+            _, key, value = jnp.split(self.qkv(context), 3, axis=-1)
+        return self._split_heads(query), self._split_heads(key), self._split_heads(value)
+
+    def weights(
+        self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None = None
+    ) -> Float[Array, "B H T S"]:
+        """The weights of every head, before dropout; rows sum to 1."""
+        query, key, _ = self._query_key_value(x, context)
+        mask = causal_mask(x.shape[1]) if self.causal and context is None else None
+        return attention_weights(query, key, mask=mask)
+
+    def __call__(
+        self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None = None
+    ) -> Float[Array, "B T C"]:
+        """Self-attention, or cross-attention to a context, all of which every position sees."""
+        causal = self.causal and context is None
+        query, key, value = self._query_key_value(x, context)
+        if self.attention_dropout.rate > 0 and not self.attention_dropout.deterministic:
+            mask = causal_mask(x.shape[1]) if causal else None
+            weights = attention_weights(query, key, mask=mask)
+            heads = attend(self.attention_dropout(weights), value)
+        else:
+            heads = dot_product_attention(query, key, value, causal=causal)
+        joined = heads.swapaxes(1, 2).reshape(x.shape)
+        return self.output_dropout(self.proj(joined))

@@ -1,0 +1,318 @@
+"""Model and run configurations: frozen, validated on construction, JAX-free.
+
+`GPTConfig` is a model's shape as the modules take it. `TrainConfig` is everything a training run
+depends on; `PRESETS` holds the ones that `train.py` offers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from jax_attn.errors import InputError
+
+Activation = Literal["relu", "gelu", "gelu_tanh"]
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a decoder-only transformer; covers the lecture's GPT and GPT-2."""
+
+    vocab_size: int  # V, number of token ids
+    block_size: int  # the largest T: how many positions the model can look back on
+    n_layer: int  # L, transformer blocks
+    n_head: int  # H, attention heads a block
+    n_embd: int  # C, channels
+    dropout_rate: float = 0.0  # probability of *dropping*, on attention weights and both residual branches
+    activation: Activation = "relu"  # "gelu" is the exact erf form, "gelu_tanh" GPT-2's approximation
+    qkv_bias: bool = False  # bias on the query, key and value projections
+    tie_embeddings: bool = False  # use the token embedding as the output matrix
+    head_bias: bool = True  # bias on the logits
+    layer_norm_epsilon: float = 1e-5  # inside the square root; torch's default, not flax's 1e-6
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "layer_norm_epsilon"
+        )
+        if self.n_embd % self.n_head:
+            raise InputError(
+                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: "
+                "every head takes an equal share of the channels"
+            )
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise InputError(f"dropout_rate {self.dropout_rate} is outside [0, 1)")
+        if self.activation not in ("relu", "gelu", "gelu_tanh"):
+            raise InputError(
+                f"activation {self.activation!r} is unknown; choose relu, gelu or gelu_tanh"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """K, the channels of one head."""
+        return self.n_embd // self.n_head
+
+    @classmethod
+    def lecture(cls, **overrides: Any) -> GPTConfig:
+        """The lecture's final model: 10.8 M parameters, ReLU, untied head."""
+        fields = {
+            "vocab_size": 65,
+            "block_size": 256,
+            "n_layer": 6,
+            "n_head": 6,
+            "n_embd": 384,
+            "dropout_rate": 0.2,
+        }
+        return cls(**(fields | overrides))
+
+    @classmethod
+    def gpt2(cls, **overrides: Any) -> GPTConfig:
+        """GPT-2 small: 124 M parameters, tanh GELU, biased q/k/v, tied head without bias."""
+        fields = {
+            "vocab_size": 50257,
+            "block_size": 1024,
+            "n_layer": 12,
+            "n_head": 12,
+            "n_embd": 768,
+            "activation": "gelu_tanh",
+            "qkv_bias": True,
+            "tie_embeddings": True,
+            "head_bias": False,
+        }
+        return cls(**(fields | overrides))
+
+
+@dataclass(frozen=True)
+class BigramShape:
+    """The bigram table has no shape but the vocabulary's."""
+
+    kind: ClassVar[str] = "bigram"
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """One causal attention head between the embeddings and the logits."""
+
+    kind: ClassVar[str] = "head"
+    n_embd: int = 32  # C, channels of the embeddings
+    head_size: int = 32  # K, channels of the head's query, key and value
+
+    def __post_init__(self) -> None:
+        require_positive(self, "n_embd", "head_size")
+
+
+@dataclass(frozen=True)
+class GPTShape:
+    """What `GPTConfig` needs beyond the context length."""
+
+    kind: ClassVar[str] = "gpt"
+    n_layer: int  # transformer blocks
+    n_head: int  # attention heads a block
+    n_embd: int  # channels
+    dropout_rate: float = 0.0  # probability of dropping
+    activation: Activation = "relu"  # "gelu" is exact, "gelu_tanh" GPT-2's
+    qkv_bias: bool = False  # bias on query, key and value
+    tie_embeddings: bool = False  # token embedding used as output matrix
+    head_bias: bool = True  # bias on the logits
+    layer_norm_epsilon: float = 1e-5  # inside the square root
+    vocab_size: int = 0  # ids the model knows; 0 = as many as the corpus has symbols
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 0:
+            raise InputError(f"vocab_size is {self.vocab_size}; give 0 (the corpus's) or more")
+        self.gpt_config(vocab_size=1, block_size=1)
+
+    def gpt_config(self, vocab_size: int, block_size: int) -> GPTConfig:
+        fields = dataclasses.asdict(self) | {"vocab_size": vocab_size, "block_size": block_size}
+        return GPTConfig(**fields)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, its schedule and clipping. Defaults are `torch.optim.AdamW`'s."""
+
+    beta1: float = 0.9  # decay of the gradient's running mean
+    beta2: float = 0.999  # decay of the squared gradient's running mean
+    epsilon: float = 1e-8  # added outside the square root
+    weight_decay: float = 0.01  # decoupled, multiplied by the learning rate
+    decay: Literal["all", "matrices"] = "all"  # "matrices" spares biases, norms and other vectors
+    clip_norm: float = 0.0  # largest global gradient norm; 0 = no clipping
+    schedule: Literal["constant", "cosine"] = "constant"  # after the warm-up
+    warmup_steps: int = 0  # linear rise of the learning rate from 0
+    final_fraction: float = 0.1  # where the cosine ends, as a fraction of the learning rate
+
+    def __post_init__(self) -> None:
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name} {getattr(self, name)} is outside [0, 1)")
+        if not 0.0 <= self.final_fraction <= 1.0:
+            raise InputError(f"final_fraction {self.final_fraction} is outside [0, 1]")
+        require_positive(self, "epsilon")
+        for name in ("weight_decay", "clip_norm", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it cannot be negative")
+
+
+ModelShape = BigramShape | HeadShape | GPTShape
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training run depends on."""
+
+    preset: str  # the name of the preset this run began from
+    model: ModelShape
+    steps: int  # optimizer steps
+    batch_size: int  # B, sequences a step
+    block_size: int  # T, tokens a sequence
+    learning_rate: float  # AdamW step size after warm-up
+    eval_every: int  # steps between evaluations over the whole validation split
+    checkpoint_every: int  # steps between checkpoints; the last step is always saved
+    data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a UTF-8 file
+    accumulate_steps: int = 1  # micro-batches a step: same result, less memory
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
+    seed: int = 1337  # of initial weights, batches, dropout and the sample
+    sample_tokens: int = 500  # length of the sample written at the end
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            "steps",
+            "batch_size",
+            "block_size",
+            "learning_rate",
+            "eval_every",
+            "checkpoint_every",
+            "accumulate_steps",
+            "sample_tokens",
+        )
+        if self.batch_size % self.accumulate_steps:
+            raise InputError(
+                f"batch_size {self.batch_size} is not divisible by "
+                f"accumulate_steps {self.accumulate_steps}"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed} is outside [0, 2^32)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, exactly undone by `from_dict`."""
+        fields = dataclasses.asdict(self)
+        fields["model"] = {"kind": self.model.kind} | fields["model"]
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> TrainConfig:
+        """Raises InputError for anything but what `to_dict` gives."""
+        shapes = {shape.kind: shape for shape in (BigramShape, HeadShape, GPTShape)}
+        try:
+            model = dict(fields["model"])
+            shape = shapes[model.pop("kind")](**model)
+            optimizer = OptimizerConfig(**fields["optimizer"])
+            return cls(**(fields | {"model": shape, "optimizer": optimizer}))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"not a training configuration: {error}") from error
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Raises InputError naming the first of `names` whose value is not above zero."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise InputError(f"{name} is {getattr(config, name)}; it must be greater than 0")
+
+
+PRESETS: dict[str, tuple[str, TrainConfig]] = {
+    "bigram": (
+        "the lecture's table of next-character counts, learnt; seconds",
+        TrainConfig(
+            preset="bigram",
+            model=BigramShape(),
+            steps=10_000,
+            batch_size=32,
+            block_size=8,
+            learning_rate=1e-3,
+            eval_every=1_000,
+            checkpoint_every=10_000,
+        ),
+    ),
+    "head": (
+        "one causal attention head between embeddings and logits; seconds",
+        TrainConfig(
+            preset="head",
+            model=HeadShape(),
+            steps=10_000,
+            batch_size=32,
+            block_size=8,
+            learning_rate=1e-2,
+            eval_every=1_000,
+            checkpoint_every=10_000,
+            optimizer=OptimizerConfig(schedule="cosine", warmup_steps=100),
+        ),
+    ),
+    "mini": (
+        "a small GPT that writes plays after about a minute on a laptop (the default)",
+        TrainConfig(
+            preset="mini",
+            model=GPTShape(n_layer=4, n_head=4, n_embd=128),
+            steps=1_000,
+            batch_size=24,
+            block_size=64,
+            learning_rate=4e-3,
+            eval_every=250,
+            checkpoint_every=1_000,
+            optimizer=OptimizerConfig(
+                beta2=0.99,
+                weight_decay=0.1,
+                decay="matrices",
+                clip_norm=1.0,
+                schedule="cosine",
+                warmup_steps=100,
+                final_fraction=0.02,
+            ),
+        ),
+    ),
+    "lecture": (
+        "the lecture's final 10.8 M-parameter GPT; minutes on an accelerator, hours on a laptop",
+        TrainConfig(
+            preset="lecture",
+            model=GPTShape(n_layer=6, n_head=6, n_embd=384, dropout_rate=0.2),
+            steps=5_000,
+            batch_size=64,
+            block_size=256,
+            learning_rate=3e-4,
+            eval_every=500,
+            checkpoint_every=1_000,
+        ),
+    ),
+    "gpt2": (
+        "the 124 M-parameter shape of GPT-2; wants an accelerator",
+        TrainConfig(
+            preset="gpt2",
+            model=GPTShape(
+                n_layer=12,
+                n_head=12,
+                n_embd=768,
+                activation="gelu_tanh",
+                qkv_bias=True,
+                tie_embeddings=True,
+                head_bias=False,
+                vocab_size=50257,
+            ),
+            steps=2_000,
+            batch_size=8,
+            block_size=1024,
+            learning_rate=6e-4,
+            eval_every=500,
+            checkpoint_every=500,
+            sample_tokens=200,
+            optimizer=OptimizerConfig(
+                beta2=0.95,
+                weight_decay=0.1,
+                decay="matrices",
+                clip_norm=1.0,
+                schedule="cosine",
+                warmup_steps=200,
+            ),
+        ),
+    ),
+}

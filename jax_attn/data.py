@@ -1,0 +1,240 @@
+"""Corpora, the character tokenizer, and the train/validation split.
+
+A text is read in pieces and held as one or two bytes a character, never as a Python list.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jax_attn.errors import InputError
+
+# Notebook address of the lecture's corpus: 1,115,394 characters, 65 symbols.
+TINYSHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+DOWNLOAD_TIMEOUT_S = 10
+PIECE = 1 << 22  # bytes of a file read at once
+
+
+class CharTokenizer:
+    """One id a character, in the order of code points, as the lecture does it."""
+
+    def __init__(self, characters: str) -> None:
+        """`characters`: the symbols of id 0, 1, 2, …; each once, sorted, else InputError."""
+        if not characters or list(characters) != sorted(set(characters)):
+            raise InputError("a tokenizer needs its characters sorted, each once, at least one")
+        self.characters = characters
+        self._code_points = _code_points(characters)
+
+    @classmethod
+    def from_text(cls, text: str) -> CharTokenizer:
+        """The tokenizer of all characters that occur in `text`."""
+        if not text:
+            raise InputError("the text is empty: there are no characters to make a vocabulary of")
+        return cls("".join(sorted(set(text))))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.characters)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The narrowest unsigned integer that holds every id."""
+        return np.min_scalar_type(self.vocab_size - 1)
+
+    def encode(self, text: str) -> NDArray[np.integer]:
+        """Ids [len(text)], in the narrowest unsigned type; InputError names unknown characters."""
+        points = _code_points(text)
+        ids = np.searchsorted(self._code_points, points)
+        ids = np.minimum(ids, self.vocab_size - 1)
+        unknown = self._code_points[ids] != points
+        if unknown.any():
+            names = ", ".join(repr(chr(p)) for p in np.unique(points[unknown])[:10])
+            raise InputError(
+                f"characters outside the vocabulary: {names}; "
+                f"the model knows only {self.characters!r}"
+            )
+        return ids.astype(self.dtype)
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer], errors: str = "strict") -> str:
+        """The text of some ids. An id outside the vocabulary: InputError, or "�" for "replace"."""
+        ids = np.asarray(ids, dtype=np.int64)
+        inside = (ids >= 0) & (ids < self.vocab_size)
+        if errors == "strict" and not inside.all():
+            raise InputError(
+                f"ids outside [0, {self.vocab_size}): {np.unique(ids[~inside])[:10].tolist()}"
+            )
+        points = self._code_points[np.clip(ids, 0, self.vocab_size - 1)]
+        points = np.where(inside, points, ord("\ufffd")).astype("<u4")
+        return points.tobytes().decode("utf-32-le", errors="surrogatepass")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes JSON that `load` reads."""
+        content = {"kind": "characters", "characters": self.characters}
+        Path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:
+        """Raises InputError when the file is missing or is no tokenizer."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            characters = content["characters"]
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: there is no such tokenizer file") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a tokenizer file ({error})") from error
+        if not isinstance(characters, str):
+            raise InputError(f"{path}: not a tokenizer file (characters is no text)")
+        return cls(characters)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as token ids: the first 90 % to train on, the rest to validate."""
+
+    name: str
+    sha256: str  # of the UTF-8 bytes
+    tokenizer: CharTokenizer
+    tokens: NDArray[np.unsignedinteger]
+
+    @property
+    def n_train(self) -> int:
+        return int(0.9 * len(self.tokens))
+
+    @property
+    def train(self) -> NDArray[np.unsignedinteger]:
+        return self.tokens[: self.n_train]
+
+    @property
+    def validation(self) -> NDArray[np.unsignedinteger]:
+        return self.tokens[self.n_train :]
+
+    def require_block(self, block_size: int) -> None:
+        """Raises InputError unless both splits hold a window of `block_size` and its target."""
+        shorter = min(len(self.train), len(self.validation))
+        if len(self.tokens) < block_size + 2 or shorter < 2 or len(self.train) < block_size + 1:
+            raise InputError(
+                f"{self.name}: {len(self.tokens)} characters are too few for block_size "
+                f"{block_size}; give a longer text or a smaller --block-size"
+            )
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: `JAX_ATTN_CACHE`, else the platform's cache folder."""
+    given = os.environ.get("JAX_ATTN_CACHE")
+    if given:
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("jax_attn"))
+
+
+def load_corpus(data: str, warn: Callable[[str], None]) -> Corpus:
+    """The corpus named "tinyshakespeare" or "python-docs", or the UTF-8 file at the path `data`.
+
+    tinyshakespeare is fetched once into `cache_dir()` and checked against its hash. Where that is
+    impossible, `warn` gets one line and the standard library's documentation takes its place.
+    Raises InputError for a file that is missing, empty or not UTF-8.
+    """
+    if data == "tinyshakespeare":
+        try:
+            return _read_file(_fetch_tinyshakespeare(), name=data)
+        except OSError as error:
+            warn(
+                f"tinyshakespeare is neither in {cache_dir()} nor to be fetched "
+                f"({type(error).__name__}); going on with --data python-docs"
+            )
+            data = "python-docs"
+    if data == "python-docs":
+        return _python_docs()
+    return _read_file(Path(data), name=data)
+
+
+def _fetch_tinyshakespeare() -> Path:
+    """Path of the checked copy. OSError when there is none and none can be fetched."""
+    path = cache_dir() / "tinyshakespeare.txt"
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == TINYSHAKESPEARE_SHA256:
+        return path  # spares the half second that importing the downloader takes
+    import logging
+
+    import pooch
+
+    pooch.get_logger().setLevel(logging.ERROR)
+    try:
+        fetched = pooch.retrieve(
+            TINYSHAKESPEARE_URL,
+            known_hash=f"sha256:{TINYSHAKESPEARE_SHA256}",
+            fname=path.name,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_S),
+        )
+    except ValueError as error:  # what arrived has another hash
+        raise OSError(str(error)) from error
+    return Path(fetched)
+
+
+def _python_docs() -> Corpus:
+    """The help texts of the standard library, which every full CPython carries."""
+    try:
+        from pydoc_data import topics
+    except ImportError as error:
+        raise InputError(
+            "this Python carries no pydoc_data; give a text of your own with --data PATH"
+        ) from error
+    text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    tokenizer = CharTokenizer.from_text(text)
+    return Corpus("python-docs", digest, tokenizer, tokenizer.encode(text))
+
+
+def _read_file(path: Path, name: str) -> Corpus:
+    """Two passes over the file: its hash, length and characters; then its tokens."""
+    digest = hashlib.sha256()
+    characters: set[str] = set()
+    length = 0
+    for piece, text in _pieces(path):
+        digest.update(piece)
+        characters.update(text)
+        length += len(text)
+    if not length:
+        raise InputError(f"{path}: the file is empty; give a text to train on")
+    tokenizer = CharTokenizer("".join(sorted(characters)))
+    tokens = np.empty(length, tokenizer.dtype)
+    filled = 0
+    for _, text in _pieces(path):
+        tokens[filled : filled + len(text)] = tokenizer.encode(text)
+        filled += len(text)
+    return Corpus(name, digest.hexdigest(), tokenizer, tokens)
+
+
+def _pieces(path: Path) -> Iterator[tuple[bytes, str]]:
+    """The file's bytes and the characters completed by them, piece by piece."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece, decoder.decode(piece)
+            decoder.decode(b"", final=True)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: there is no such file; --data takes tinyshakespeare, python-docs or a path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text ({error.reason}); convert it first") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")

@@ -1,0 +1,215 @@
+"""The GPT: pre-norm transformer blocks between embeddings and logits.
+
+One class covers the lecture's model and GPT-2's shape; `GPTConfig` says which.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from numpy.typing import DTypeLike
+
+from jax_attn.attention import MultiHeadAttention
+from jax_attn.config import GPTConfig
+from jax_attn.layers import Embedding, dropout, layer_norm, normal, zeros
+
+# jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+INIT_STD = 0.02  # of every matrix and embedding, as in the lecture and GPT-2
+
+
+class FeedForward(nnx.Module):
+    """Linear to 4C, activation, linear back, dropout."""
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        def linear(fan_in: int, fan_out: int, std: float) -> nnx.Linear:
+            return nnx.Linear(
+                fan_in,
+                fan_out,
+                kernel_init=normal(std),
+                bias_init=zeros,
+                rngs=rngs,
+                dtype=dtype,
+                param_dtype=param_dtype,
+            )
+
+        self.expand = linear(config.n_embd, 4 * config.n_embd, INIT_STD)
+        self.contract = linear(4 * config.n_embd, config.n_embd, residual_std(config))
+        self.dropout = dropout(config.dropout_rate, rngs)
+        self.activation = config.activation
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        return self.dropout(self.contract(ACTIVATIONS[self.activation](self.expand(x))))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        self.ln1 = layer_norm(
+            config.n_embd,
+            epsilon=config.layer_norm_epsilon,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.sa = MultiHeadAttention(
+            config.n_embd,
+            config.n_head,
+            dropout_rate=config.dropout_rate,
+            qkv_bias=config.qkv_bias,
+            kernel_init=normal(INIT_STD),
+            proj_init=normal(residual_std(config)),
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.ln2 = layer_norm(
+            config.n_embd,
+            epsilon=config.layer_norm_epsilon,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.ffwd = FeedForward(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        x = x + self.sa(self.ln1(x))
+        return x + self.ffwd(self.ln2(x))
+
+
+class GPT(nnx.Module):
+    """Token ids to logits. Compute in `dtype` (None = the parameters'), parameters in `param_dtype`.
+
+    Matrices and embeddings begin as N(0, 0.02), the two that end a residual branch as
+    N(0, 0.02/sqrt(2L)) (GPT-2's rule), biases as 0. There is no dropout on the embeddings.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        def table(rows: int) -> Embedding:
+            return Embedding(
+                rows,
+                config.n_embd,
+                embedding_init=normal(INIT_STD),
+                rngs=rngs,
+                dtype=dtype,
+                param_dtype=param_dtype,
+            )
+
+        self.token_embedding_table = table(config.vocab_size)
+        self.position_embedding_table = table(config.block_size)
+        self.blocks = nnx.List(
+            [
+                Block(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+                for _ in range(config.n_layer)
+            ]
+        )
+        self.ln_f = layer_norm(
+            config.n_embd,
+            epsilon=config.layer_norm_epsilon,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.lm_head = LanguageModelHead(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.config = config
+
+    @property
+    def block_size(self) -> int:
+        return self.config.block_size
+
+    def embed(self, idx: Int[Array, "B T"]) -> Float[Array, "B T C"]:
+        """Token plus position embeddings, the input of the first block."""
+        length = idx.shape[1]
+        if length > self.config.block_size:
+            raise ValueError(
+                f"{length} tokens do not fit block_size {self.config.block_size}; "
+                "crop the input to its last block_size tokens"
+            )
+        return self.token_embedding_table(idx) + self.position_embedding_table(jnp.arange(length))
+
+    def __call__(self, idx: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+        """Logits in at least float32; NaN where an id is outside the vocabulary."""
+        x = self.embed(idx)
+        for block in self.blocks:
+            x = block(x)
+        return self.lm_head(self.ln_f(x), self.token_embedding_table)
+
+    def attention_weights(self, idx: Int[Array, "B T"]) -> Float[Array, "L B H T T"]:
+        """The weights of every layer and head, before dropout; rows sum to 1."""
+        x = self.embed(idx)
+        weights = []
+        for block in self.blocks:
+            weights.append(block.sa.weights(block.ln1(x)))
+            x = block(x)
+        return jnp.stack(weights)
+
+
+class LanguageModelHead(nnx.Module):
+    """The product with the output matrix, its own or the token embedding's, and an optional bias."""
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
+    ) -> None:
+        shape = (config.n_embd, config.vocab_size)
+        self.kernel = nnx.data(None)
+        self.bias = nnx.data(None)
+        if not config.tie_embeddings:
+            self.kernel = nnx.Param(normal(INIT_STD)(rngs.params(), shape, param_dtype))
+        if config.head_bias:
+            self.bias = nnx.Param(zeros(rngs.params(), shape[1:], param_dtype))
+        self.dtype = dtype
+
+    def __call__(
+        self, x: Float[Array, "B T C"], token_embedding_table: Embedding
+    ) -> Float[Array, "B T V"]:
+        if self.kernel is None:
+            kernel = token_embedding_table.embedding[...].T
+        else:
+            kernel = self.kernel[...]
+        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype is None else self.dtype
+        # The loss is taken in at least float32, so the product is not rounded to bfloat16 first.
+        logits = jnp.matmul(
+            x.astype(dtype),
+            kernel.astype(dtype),
+            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+        )
+        return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
+
+
+def residual_std(config: GPTConfig) -> float:
+    """So that the residual stream's variance does not grow with depth: 2 branches a layer."""
+    return INIT_STD / (2 * config.n_layer) ** 0.5

@@ -1,0 +1,11 @@
+"""Weights to and from other people's names: state dicts as `dict[str, np.ndarray]`.
+
+A layout is a list of `Entry`: which part of which parameter carries which name, and whether it is
+transposed. The same list is read in both directions, so that one is the inverse of the other, and
+together the entries use every number of every parameter once.
+"""
+
+from jax_attn.interop.layouts import Layout
+from jax_attn.interop.state_dict import load_state_dict, to_state_dict
+
+__all__ = ["Layout", "load_state_dict", "to_state_dict"]

@@ -1,0 +1,35 @@
+"""From a run's configuration to a fresh model."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jax_attn.bigram import BigramLanguageModel
+from jax_attn.config import BigramShape, HeadShape, TrainConfig
+from jax_attn.gpt import GPT
+from jax_attn.single_head import SingleHeadLanguageModel
+
+LanguageModel = BigramLanguageModel | SingleHeadLanguageModel | GPT
+
+
+def build_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
+    """The model that `config` describes, initialised from its seed; float32 parameters.
+
+    A shape with a `vocab_size` of its own keeps it when it is the larger one.
+    """
+    rngs = nnx.Rngs(config.seed)
+    dtype = jnp.dtype(config.dtype)
+    shape = config.model
+    if isinstance(shape, BigramShape):
+        return BigramLanguageModel(vocab_size, rngs=rngs, dtype=dtype)
+    if isinstance(shape, HeadShape):
+        return SingleHeadLanguageModel(
+            vocab_size, config.block_size, shape.n_embd, shape.head_size, rngs=rngs, dtype=dtype
+        )
+    vocab_size = max(vocab_size, shape.vocab_size)
+    return GPT(shape.gpt_config(vocab_size, config.block_size), rngs=rngs, dtype=dtype)
+
+
+def count_parameters(model: LanguageModel) -> int:
+    """Number of trainable scalars; a tied matrix counts once."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

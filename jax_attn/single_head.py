@@ -1,0 +1,64 @@
+"""The lecture's first attentive model: embeddings, one causal head, logits."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from numpy.typing import DTypeLike
+
+from jax_attn.attention import Head
+from jax_attn.layers import Embedding, normal, uniform_fan_in, zeros
+
+
+class SingleHeadLanguageModel(nnx.Module):
+    """Token and position embeddings, one causal head, a linear layer; no residual, no norm.
+
+    Initialised as torch's layers are, but for the output's bias, which begins at zero.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        n_embd: int,
+        head_size: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        def table(rows: int) -> Embedding:
+            return Embedding(
+                rows,
+                n_embd,
+                embedding_init=normal(1.0),
+                rngs=rngs,
+                dtype=dtype,
+                param_dtype=param_dtype,
+            )
+
+        self.token_embedding_table = table(vocab_size)
+        self.position_embedding_table = table(block_size)
+        self.sa_head = Head(n_embd, head_size, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.lm_head = nnx.Linear(
+            head_size,
+            vocab_size,
+            kernel_init=uniform_fan_in,
+            bias_init=zeros,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.block_size = block_size
+
+    def _embed(self, idx: Int[Array, "B T"]) -> Float[Array, "B T C"]:
+        return self.token_embedding_table(idx) + self.position_embedding_table(
+            jnp.arange(idx.shape[1])
+        )
+
+    def __call__(self, idx: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+        """Logits; positions past `block_size` have no embedding and give NaN."""
+        return self.lm_head(self.sa_head(self._embed(idx)))
+
+    def attention_weights(self, idx: Int[Array, "B T"]) -> Float[Array, "1 B 1 T T"]:
+        """The head's weights, in the [L B H T T] form of `GPT.attention_weights`."""
+        return self.sa_head.weights(self._embed(idx))[None, :, None]

@@ -1,0 +1,250 @@
+"""Training: a pure step, many steps in one compiled program, and evaluation.
+
+The model's object graph is taken apart once, outside the compiled loop; inside there are only
+arrays. Batches and dropout depend on (seed, step) alone, so the length of a chunk and the moments
+of logging and evaluation change no bit of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jax_attn.loss import IGNORE, next_token_loss_sum
+
+Model = Callable[[Array], Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that a step reads and writes. `graphdef` is the model's structure, not data."""
+
+    step: Int[Array, ""]  # optimizer steps done
+    params: Any  # nnx.State of the trainable parameters
+    opt_state: Any  # of optax
+    rest: Any  # nnx.State of everything else: the dropout streams and their counters
+    healthy: Bool[Array, ""]  # False once a step met a loss or gradient that is not finite
+    graphdef: Any = field(metadata={"static": True})
+
+    @classmethod
+    def create(cls, model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
+        """State before the first step; shares no array with `model`, so it may be donated."""
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        params, rest = jax.tree.map(jnp.copy, (params, rest))
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            rest=rest,
+            healthy=jnp.array(True),
+            graphdef=graphdef,
+        )
+
+    def model(self) -> Any:
+        """The model with this state's parameters, dropout off. Holds the arrays, not copies."""
+        return nnx.merge(self.graphdef, self.params, self.rest)
+
+
+class Batches(Protocol):
+    """Where a chunk's batches come from: inputs and targets [B T] of a step, inside jit."""
+
+    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RandomBatches:
+    """Windows at random places of a token array on the device, from a stream of (key, step)."""
+
+    tokens: Int[Array, " N"]
+    key: PRNGKeyArray
+    batch_size: int = field(metadata={"static": True})
+    block_size: int = field(metadata={"static": True})
+
+    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
+        """Every start from 0 to N - T - 1 is equally likely."""
+        starts = jax.random.randint(
+            jax.random.fold_in(self.key, step),
+            (self.batch_size, 1),
+            0,
+            self.tokens.shape[0] - self.block_size,
+            dtype=jnp.int32,
+        )
+        places = starts + jnp.arange(self.block_size + 1, dtype=jnp.int32)
+        windows = self.tokens[places].astype(jnp.int32)
+        return windows[:, :-1], windows[:, 1:]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GivenBatches:
+    """Batches chosen by the caller: row i is the batch of step `first_step + i`."""
+
+    inputs: Int[Array, "N B T"]
+    targets: Int[Array, "N B T"]
+    first_step: Int[Array, ""]
+
+    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
+        row = step - self.first_step
+        return self.inputs[row], self.targets[row]
+
+
+def loss_fn(model: Model, inputs: Int[Array, "B T"], targets: Int[Array, "B T"]):
+    """Sum of the losses in nats and the number of targets that count."""
+    return next_token_loss_sum(model(inputs), targets)
+
+
+def loss_and_gradients(
+    state: TrainState,
+    inputs: Int[Array, "B T"],
+    targets: Int[Array, "B T"],
+    accumulate_steps: int = 1,
+) -> tuple[Float[Array, ""], Any, Any]:
+    """Mean loss in nats per token, its gradients, and the advanced dropout streams.
+
+    With `accumulate_steps` above 1 the batch is taken in as many parts; sums are added and divided
+    once by the count, so the result is that of the whole batch.
+    """
+
+    def of_part(rest, part):
+        def summed(params):
+            model = nnx.merge(state.graphdef, params, rest)
+            model.train()  # dropout on; this model lives for the trace only
+            total, count = loss_fn(model, *part)
+            return total, (count, nnx.state(model, nnx.Not(nnx.Param)))
+
+        (total, (count, rest)), grads = jax.value_and_grad(summed, has_aux=True)(state.params)
+        return rest, (total, count, grads)
+
+    if accumulate_steps == 1:
+        rest, (total, count, grads) = of_part(state.rest, (inputs, targets))
+    else:
+        parts = jax.tree.map(
+            lambda x: x.reshape(accumulate_steps, -1, x.shape[-1]), (inputs, targets)
+        )
+
+        def add(carry, part):
+            rest, sums = carry
+            rest, more = of_part(rest, part)
+            return (rest, jax.tree.map(jnp.add, sums, more)), None
+
+        shapes = jax.eval_shape(of_part, state.rest, jax.tree.map(lambda x: x[0], parts))[1]
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (rest, (total, count, grads)), _ = jax.lax.scan(add, (state.rest, nothing), parts)
+
+    return total / count, jax.tree.map(lambda g: g / count.astype(g.dtype), grads), rest
+
+
+def train_step(
+    state: TrainState,
+    inputs: Int[Array, "B T"],
+    targets: Int[Array, "B T"],
+    optimizer: optax.GradientTransformation,
+    accumulate_steps: int = 1,
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One optimizer step, dropout on: the new state, and the loss before it in nats per token.
+
+    When the loss or a gradient is not finite, nothing of the state changes but `healthy`, which
+    becomes False; from then on every step leaves the state as it is.
+    """
+    loss, grads, rest = loss_and_gradients(state, inputs, targets, accumulate_steps)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+    stepped = replace(
+        state,
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        rest=rest,
+    )
+    kept = jax.tree.map(partial(jnp.where, healthy), stepped, state)
+    return replace(kept, healthy=healthy), loss
+
+
+@partial(
+    jax.jit,
+    static_argnames=("optimizer", "n_steps", "accumulate_steps"),
+    donate_argnames="state",
+)
+def train_chunk(
+    state: TrainState,
+    batches: Batches,
+    optimizer: optax.GradientTransformation,
+    n_steps: int,
+    accumulate_steps: int = 1,
+) -> tuple[TrainState, Float[Array, " n_steps"]]:
+    """`n_steps` steps as one compiled program, and the loss of each. `state` is donated: gone."""
+
+    def body(state: TrainState, _):
+        inputs, targets = batches.batch(state.step)
+        return train_step(state, inputs, targets, optimizer, accumulate_steps)
+
+    return jax.lax.scan(body, state, length=n_steps)
+
+
+@partial(jax.jit, static_argnames="block_size")
+def _loss_of_windows(graphdef, state, tokens, first_targets, block_size):
+    """Loss sum of the windows whose first targets stand at `first_targets`; past the end: nothing."""
+    model = nnx.merge(graphdef, state)
+    model.eval()
+    places = first_targets[:, None] + jnp.arange(block_size, dtype=jnp.int32)
+    inside = places < tokens.shape[0]
+    last = tokens.shape[0] - 1
+    inputs = tokens[jnp.minimum(places - 1, last)].astype(jnp.int32)
+    targets = jnp.where(inside, tokens[jnp.minimum(places, last)].astype(jnp.int32), IGNORE)
+    return loss_fn(model, inputs, targets)[0]
+
+
+def evaluate(
+    model: nnx.Module,
+    tokens: Int[Array, " N"],
+    *,
+    block_size: int,
+    batch_size: int = 64,
+) -> float:
+    """Mean loss in nats over *every* token but the first, dropout off; deterministic.
+
+    The tokens are cut into windows of `block_size`, end to end, and each is predicted from those
+    before it in its window. Raises ValueError for fewer than two tokens.
+    """
+    n_targets = tokens.shape[0] - 1
+    if n_targets < 1:
+        raise ValueError(f"{tokens.shape[0]} tokens hold nothing to predict; give at least 2")
+    graphdef, state = nnx.split(model)
+    span = batch_size * block_size
+    sums = [
+        _loss_of_windows(
+            graphdef,
+            state,
+            tokens,
+            first + np.arange(batch_size, dtype=np.int32) * block_size,
+            block_size,
+        )
+        for first in range(1, n_targets + 1, span)
+    ]
+    return float(np.sum(np.array(jax.device_get(sums), np.float64)) / n_targets)
+
+
+def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:
+    """The lecture's estimate: mean loss in nats over `n_batches` sampled batches, dropout off."""
+    graphdef, state = nnx.split(model)
+    losses = [_loss_of_batch(graphdef, state, batches, np.int32(i)) for i in range(n_batches)]
+    return float(np.mean(np.array(jax.device_get(losses), np.float64)))
+
+
+@jax.jit
+def _loss_of_batch(graphdef, state, batches: Batches, step):
+    model = nnx.merge(graphdef, state)
+    model.eval()
+    total, count = loss_fn(model, *batches.batch(step))
+    return total / count
