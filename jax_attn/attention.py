@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 from numpy.typing import DTypeLike
 
-from jax_attn.layers import dropout, uniform_fan_in, zeros
+from jax_attn.layers import dropout, linear, uniform_fan_in
 
 # Queries are taken this many at a time in causal attention. Smaller blocks skip more of the masked
 # half but make smaller matrix products.
@@ -124,7 +124,7 @@ class Head(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
         def projection() -> nnx.Linear:
-            return nnx.Linear(
+            return linear(
                 in_features,
                 head_size,
                 use_bias=False,
@@ -188,21 +188,19 @@ class MultiHeadAttention(nnx.Module):
     ) -> None:
         if n_embd % n_head:
             raise ValueError(f"n_embd {n_embd} is not divisible by n_head {n_head}")
-        self.qkv = nnx.Linear(
+        self.qkv = linear(
             n_embd,
             3 * n_embd,
             use_bias=qkv_bias,
             kernel_init=kernel_init,
-            bias_init=zeros,
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,
         )
-        self.proj = nnx.Linear(
+        self.proj = linear(
             n_embd,
             n_embd,
             kernel_init=proj_init,
-            bias_init=zeros,
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,

@@ -24,8 +24,12 @@ class GPTConfig:
     n_layer: int  # L, transformer blocks
     n_head: int  # H, attention heads a block
     n_embd: int  # C, channels
-    dropout_rate: float = 0.0  # probability of *dropping*, on attention weights and both residual branches
-    activation: Activation = "relu"  # "gelu" is the exact erf form, "gelu_tanh" GPT-2's approximation
+    dropout_rate: float = (
+        0.0  # probability of dropping: attention weights, residual branches
+    )
+    activation: Activation = (
+        "relu"  # "gelu" is the exact erf form, "gelu_tanh" GPT-2's
+    )
     qkv_bias: bool = False  # bias on the query, key and value projections
     tie_embeddings: bool = False  # use the token embedding as the output matrix
     head_bias: bool = True  # bias on the logits
@@ -160,7 +164,6 @@ ModelShape = BigramShape | HeadShape | GPTShape
 class TrainConfig:
     """Everything a training run depends on."""
 
-    preset: str  # the name of the preset this run began from
     model: ModelShape
     steps: int  # optimizer steps
     batch_size: int  # B, sequences a step
@@ -225,7 +228,6 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "bigram": (
         "the lecture's table of next-character counts, learnt; seconds",
         TrainConfig(
-            preset="bigram",
             model=BigramShape(),
             steps=10_000,
             batch_size=32,
@@ -238,7 +240,6 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "head": (
         "one causal attention head between embeddings and logits; seconds",
         TrainConfig(
-            preset="head",
             model=HeadShape(),
             steps=10_000,
             batch_size=32,
@@ -252,7 +253,6 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "mini": (
         "a small GPT that writes plays after about a minute on a laptop (the default)",
         TrainConfig(
-            preset="mini",
             model=GPTShape(n_layer=4, n_head=4, n_embd=128),
             steps=1_000,
             batch_size=24,
@@ -274,7 +274,6 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "lecture": (
         "the lecture's final 10.8 M-parameter GPT; minutes on an accelerator, hours on a laptop",
         TrainConfig(
-            preset="lecture",
             model=GPTShape(n_layer=6, n_head=6, n_embd=384, dropout_rate=0.2),
             steps=5_000,
             batch_size=64,
@@ -287,7 +286,6 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "gpt2": (
         "the 124 M-parameter shape of GPT-2; wants an accelerator",
         TrainConfig(
-            preset="gpt2",
             model=GPTShape(
                 n_layer=12,
                 n_head=12,

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from jax_attn.attention import MultiHeadAttention
 from jax_attn.config import GPTConfig
-from jax_attn.layers import Embedding, dropout, layer_norm, normal, zeros
+from jax_attn.layers import Embedding, dropout, layer_norm, linear, matmul, normal, zeros
 
 # jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -36,19 +36,22 @@ class FeedForward(nnx.Module):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        def linear(fan_in: int, fan_out: int, std: float) -> nnx.Linear:
-            return nnx.Linear(
-                fan_in,
-                fan_out,
-                kernel_init=normal(std),
-                bias_init=zeros,
-                rngs=rngs,
-                dtype=dtype,
-                param_dtype=param_dtype,
-            )
-
-        self.expand = linear(config.n_embd, 4 * config.n_embd, INIT_STD)
-        self.contract = linear(4 * config.n_embd, config.n_embd, residual_std(config))
+        self.expand = linear(
+            config.n_embd,
+            4 * config.n_embd,
+            kernel_init=normal(INIT_STD),
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.contract = linear(
+            4 * config.n_embd,
+            config.n_embd,
+            kernel_init=normal(residual_std(config)),
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
         self.dropout = dropout(config.dropout_rate, rngs)
         self.activation = config.activation
 
@@ -100,7 +103,7 @@ class Block(nnx.Module):
 
 
 class GPT(nnx.Module):
-    """Token ids to logits. Compute in `dtype` (None = the parameters'), parameters in `param_dtype`.
+    """Token ids to logits, computed in `dtype` (None: the parameters').
 
     Matrices and embeddings begin as N(0, 0.02), the two that end a residual branch as
     N(0, 0.02/sqrt(2L)) (GPT-2's rule), biases as 0. There is no dropout on the embeddings.
@@ -174,7 +177,7 @@ class GPT(nnx.Module):
 
 
 class LanguageModelHead(nnx.Module):
-    """The product with the output matrix, its own or the token embedding's, and an optional bias."""
+    """The product with the output matrix, its own or the token embedding's, and maybe a bias."""
 
     def __init__(
         self,
@@ -196,17 +199,12 @@ class LanguageModelHead(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T C"], token_embedding_table: Embedding
     ) -> Float[Array, "B T V"]:
-        if self.kernel is None:
-            kernel = token_embedding_table.embedding[...].T
-        else:
-            kernel = self.kernel[...]
+        tied = self.kernel is None
+        kernel = token_embedding_table.embedding[...].T if tied else self.kernel[...]
         dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype is None else self.dtype
         # The loss is taken in at least float32, so the product is not rounded to bfloat16 first.
-        logits = jnp.matmul(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
-        )
+        wide = jnp.promote_types(dtype, jnp.float32)
+        logits = matmul(x.astype(dtype), kernel.astype(dtype), wide)
         return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
 
 

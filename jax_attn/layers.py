@@ -11,6 +11,8 @@
 | Dropout until told otherwise | on | on | off: `train_step` turns it on |
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,6 +23,63 @@ from numpy.typing import DTypeLike
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = jax.nn.initializers.zeros
 normal = jax.nn.initializers.normal
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul(
+    x: Float[Array, "*batch I"], kernel: Float[Array, "I O"], out_dtype: DTypeLike
+) -> Float[Array, "*batch O"]:
+    """x @ kernel, accumulated and returned in `out_dtype`. Reverse-mode derivatives only.
+
+    The derivative is written out for XLA's CPU compiler: left to itself it puts the kernel's
+    gradient as a product with `dy` transposed, and recomputes inside that transposition the sum of
+    all residual branches above, which makes the time of a deep model grow with depth squared.
+    """
+    return jnp.matmul(x, kernel, preferred_element_type=out_dtype)
+
+
+def _matmul_forward(x, kernel, out_dtype):
+    return matmul(x, kernel, out_dtype), (x, kernel)
+
+
+def _matmul_backward(out_dtype, saved, dy):
+    x, kernel = saved
+    dy = dy.astype(x.dtype)
+    dkernel = x.reshape(-1, x.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
+    return dy @ kernel.T, dkernel
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def _linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
+    """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
+    del dimension_numbers, precision, out_sharding
+    return matmul(x, kernel, x.dtype)
+
+
+def linear(
+    in_features: int,
+    out_features: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: jax.nn.initializers.Initializer,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike | None,
+    param_dtype: DTypeLike,
+) -> nnx.Linear:
+    """torch's nn.Linear, its kernel the transpose of torch's weight; the bias begins as zero."""
+    return nnx.Linear(
+        in_features,
+        out_features,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        bias_init=zeros,
+        dot_general=_linear_product,
+        rngs=rngs,
+        dtype=dtype,
+        param_dtype=param_dtype,
+    )
 
 
 class Embedding(nnx.Embed):

@@ -17,7 +17,7 @@ def next_token_loss_sum(
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     counted = targets != IGNORE
     label = jnp.where(counted, targets, 0)[..., None]
-    # A negative index would wrap around to the vocabulary's end; past the end it is filled with NaN.
+    # A negative index would wrap around to the vocabulary's end; one past it gives NaN.
     label = jnp.where(label < 0, logits.shape[-1], label)
     chosen = jnp.take_along_axis(wide, label, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
     losses = jax.nn.logsumexp(wide, axis=-1) - chosen

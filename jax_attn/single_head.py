@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import DTypeLike
 
 from jax_attn.attention import Head
-from jax_attn.layers import Embedding, normal, uniform_fan_in, zeros
+from jax_attn.layers import Embedding, linear, normal, uniform_fan_in
 
 
 class SingleHeadLanguageModel(nnx.Module):
@@ -39,11 +39,10 @@ class SingleHeadLanguageModel(nnx.Module):
         self.token_embedding_table = table(vocab_size)
         self.position_embedding_table = table(block_size)
         self.sa_head = Head(n_embd, head_size, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.lm_head = nnx.Linear(
+        self.lm_head = linear(
             head_size,
             vocab_size,
             kernel_init=uniform_fan_in,
-            bias_init=zeros,
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,

@@ -194,7 +194,7 @@ def train_chunk(
 
 @partial(jax.jit, static_argnames="block_size")
 def _loss_of_windows(graphdef, state, tokens, first_targets, block_size):
-    """Loss sum of the windows whose first targets stand at `first_targets`; past the end: nothing."""
+    """Loss sum of the windows whose first targets are at `first_targets`; past the end, none."""
     model = nnx.merge(graphdef, state)
     model.eval()
     places = first_targets[:, None] + jnp.arange(block_size, dtype=jnp.int32)

@@ -83,7 +83,7 @@ def _require_names(
 
 
 def _with_prefix(given: dict[str, NDArray], expected: Container[str]) -> dict[str, NDArray]:
-    """Names of a bare GPT-2 body ("wte.weight") as those of the whole ("transformer.wte.weight")."""
+    """A bare GPT-2 body's names ("wte.weight") as the whole's ("transformer.wte.weight")."""
     prefix = "transformer."
     return {
         prefix + name if name not in expected and prefix + name in expected else name: value

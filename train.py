@@ -1,0 +1,302 @@
+"""Train one of the lecture's models on a text: `python train.py [PRESET] [--flag value ...]`.
+
+Arguments, data, model, loop, checkpoint, sample: in that order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+
+from jax_attn import (
+    GPT,
+    PRESETS,
+    BigramLanguageModel,
+    Corpus,
+    InputError,
+    RandomBatches,
+    TrainConfig,
+    TrainState,
+    estimate_loss,
+    evaluate,
+    generate,
+    learning_rate_schedule,
+    load_corpus,
+    train_chunk,
+)
+from jax_attn.checkpoint import Checkpoints, Run, require_checkpoints
+from jax_attn.models import LanguageModel, count_parameters
+from jax_attn.plots import plot_attention, plot_loss
+from jax_attn.progress import TrainingProgress
+
+EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
+CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
+CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
+MAX_CHUNK_STEPS = 200
+PICTURE_CHARACTERS = 32
+DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
+`python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped."""
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """Train a model."""
+
+    preset: tyro.conf.Suppress[str]
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    out: Path | None = None  # run directory to make; default runs/PRESET-DATE-TIME
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """Go on with a run exactly where it stopped, under its own settings."""
+
+    resume: Path  # run directory
+    steps: int | None = None  # a new total number of steps
+
+
+def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
+    """Raises InputError for values that no configuration takes; exits with 2 for unknown flags."""
+    resumed = any(a == "--resume" or a.startswith("--resume=") for a in arguments)
+    if not resumed and (not arguments or arguments[0] not in (*PRESETS, "-h", "--help")):
+        if arguments and not arguments[0].startswith("-"):
+            raise InputError(f"preset {arguments[0]!r} is unknown; choose {', '.join(PRESETS)}")
+        arguments = ["mini", *arguments]
+    presets = {name: (text, NewRun(name, config)) for name, (text, config) in PRESETS.items()}
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            if resumed:
+                return tyro.cli(ResumedRun, prog="train.py", args=arguments)
+            return tyro.extras.overridable_config_cli(
+                presets, prog="train.py", description=DESCRIPTION, args=arguments
+            )
+    except SystemExit as stop:
+        # tyro draws a box around a configuration's own error; its one line says it better.
+        cause: BaseException | None = stop
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__context__
+        sys.stderr.write(messages.getvalue())
+        raise
+
+
+class StopOnSignal:
+    """Ctrl-C or SIGTERM asks for a stop after the chunk under way; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _: object) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+def steps_per_chunk(config: TrainConfig, n_parameters: int) -> int:
+    """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
+    flops = 6 * n_parameters * config.batch_size * config.block_size
+    flops_per_second = 1e11 if jax.default_backend() == "cpu" else 1e14
+    most = min(MAX_CHUNK_STEPS, max(1, int(CHUNK_SECONDS * flops_per_second / flops)))
+    common = math.gcd(config.steps, config.eval_every, config.checkpoint_every)
+    return max(n for n in range(1, most + 1) if common % n == 0)
+
+
+def train(arguments: NewRun | ResumedRun, console: Console) -> int:
+    """Runs the training; returns the exit code."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    # Configuration, data, model.
+    if isinstance(arguments, ResumedRun):
+        run = Run.open(arguments.resume)
+        if arguments.steps is not None:
+            run = dataclasses.replace(
+                run, config=dataclasses.replace(run.config, steps=arguments.steps)
+            )
+        config = run.config
+        corpus = load_corpus(config.data, warn=say)
+        run.require_same_corpus(corpus)
+        checkpoints = require_checkpoints(run)
+        model, optimizer, state = run.fresh()
+        state = checkpoints.restore(state)
+        run.cut_metrics(int(state.step))
+    else:
+        config = arguments.config
+        corpus = load_corpus(config.data, warn=say)
+        corpus.require_block(config.block_size)
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
+        run = Run.create(path, config, corpus)
+        checkpoints = Checkpoints(run)
+        model, optimizer, state = run.fresh()
+    n_parameters = count_parameters(model)
+    first_step = int(state.step)
+    device = jax.devices()[0]
+    say(f"model    {describe(model)}, {n_parameters:,} parameters")
+    say(f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {config.dtype}")
+    say(
+        f"corpus   {corpus.name}: {len(corpus.tokens):,} characters, "
+        f"{corpus.tokenizer.vocab_size} symbols, sha256 {corpus.sha256[:12]}…"
+    )
+    say(f"run      {run.path}")
+    if first_step >= config.steps:
+        say(f"step {first_step:,} of {config.steps:,}: nothing left to train")
+
+    # The compiled program.
+    train_tokens, validation_tokens = jnp.asarray(corpus.train), jnp.asarray(corpus.validation)
+    batches = RandomBatches(
+        train_tokens,
+        jax.random.fold_in(jax.random.key(config.seed), 1),
+        config.batch_size,
+        config.block_size,
+    )
+    chunk_steps = steps_per_chunk(config, n_parameters)
+    started = time.perf_counter()
+    compiled_chunk = train_chunk.lower(
+        state, batches, optimizer, chunk_steps, config.accumulate_steps
+    ).compile()
+    say(f"compiled {chunk_steps} steps as one program in {time.perf_counter() - started:.1f} s")
+
+    # The loop.
+    learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
+    stop = StopOnSignal()
+    step, healthy = first_step, True
+    progress = TrainingProgress(console, first_step, config.steps)
+    with run.metrics_path.open("a", encoding="utf-8") as metrics_file, progress:
+        begun = time.perf_counter()
+        while step < config.steps and healthy and stop.signal is None:
+            chunk_begun = time.perf_counter()
+            state, losses = compiled_chunk(state, batches)
+            losses, healthy = np.asarray(losses), bool(state.healthy)
+            seconds = time.perf_counter() - chunk_begun
+            done, step = step, int(state.step)
+            if not healthy:
+                break
+            record: dict[str, Any] = {
+                "step": step,
+                "train_loss": float(losses.mean()),
+                "learning_rate": float(learning_rate(step - 1)),
+                "tokens_per_second": (step - done) * config.batch_size * config.block_size / seconds,
+                "elapsed_s": time.perf_counter() - begun,
+            }
+            progress.update(step, record["train_loss"], record["tokens_per_second"])
+            if step % config.eval_every == 0 or step == config.steps:
+                record["val_loss"] = evaluate_split(state, validation_tokens, config)
+                progress.say(
+                    f"step {step:,}: training loss {record['train_loss']:.4f}, "
+                    f"validation loss {record['val_loss']:.4f}"
+                )
+            metrics_file.write(json.dumps(record) + "\n")
+            metrics_file.flush()
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoints.save(state)
+
+    # What remains.
+    checkpoints.save(state)
+    checkpoints.close()
+    if not healthy:
+        say(
+            f"stopped: the loss or a gradient at step {step + 1:,} is not finite. The state before "
+            f"it is kept in {run.path}; try a smaller --learning-rate or --optimizer.clip-norm 1"
+        )
+        return 1
+    if stop.signal is not None:
+        say(f"stopped at step {step:,}; go on with: python train.py --resume {run.path}")
+        return 128 + stop.signal
+    finish(run, state, corpus, train_tokens, validation_tokens, batches, say)
+    return 0
+
+
+def describe(model: LanguageModel) -> str:
+    if isinstance(model, BigramLanguageModel):
+        return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
+    if isinstance(model, GPT):
+        c = model.config
+        return f"GPT, {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, {c.block_size} context"
+    return f"one attention head, {model.block_size} context"
+
+
+def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:
+    batch_size = max(1, EVALUATION_TOKENS // config.block_size)
+    return evaluate(state.model(), tokens, block_size=config.block_size, batch_size=batch_size)
+
+
+def finish(
+    run: Run,
+    state: TrainState,
+    corpus: Corpus,
+    train_tokens: jax.Array,
+    validation_tokens: jax.Array,
+    batches: RandomBatches,
+    say: Any,
+) -> None:
+    """Final losses, a sample, the pictures, and where they are."""
+    config, model = run.config, state.model()
+    if 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS:
+        training_loss = evaluate_split(state, train_tokens, config)
+        over = f"all {len(train_tokens) - 1:,} characters of the training split"
+    else:
+        n_batches = max(1, len(validation_tokens) // (config.batch_size * config.block_size))
+        training_loss = estimate_loss(model, batches, n_batches)
+        over = f"{n_batches:,} sampled batches"
+    validation_loss = evaluate_split(state, validation_tokens, config)
+    say("")
+    say(f"training loss    {training_loss:.4f} nats per character, over {over}")
+    say(
+        f"validation loss  {validation_loss:.4f} nats per character, over all "
+        f"{len(validation_tokens) - 1:,} characters of the validation split"
+    )
+
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
+    tokens = generate(model, begin, config.sample_tokens, key=key)
+    # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
+    sample = corpus.tokenizer.decode(np.asarray(tokens[0]), errors="replace")
+    (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
+    say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
+
+    plot_loss(run.metrics_path, run.path / "loss.png")
+    pictures = "loss.png"
+    if not isinstance(model, BigramLanguageModel):
+        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
+        weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
+        plot_attention(
+            np.asarray(weights, np.float32),
+            corpus.tokenizer.decode(shown),
+            run.path / "attention.png",
+        )
+        pictures += ", attention.png"
+    say(f"in {run.path}: config.json, metrics.jsonl, checkpoints/, sample.txt, {pictures}")
+    say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")
+
+
+def main() -> int:
+    try:
+        return train(parse_arguments(sys.argv[1:]), Console())
+    except InputError as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
