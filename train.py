@@ -196,7 +196,10 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
                 "step": step,
                 "train_loss": float(losses.mean()),
                 "learning_rate": float(learning_rate(step - 1)),
-                "tokens_per_second": (step - done) * config.batch_size * config.block_size / seconds,
+                "tokens_per_second": (step - done)
+                * config.batch_size
+                * config.block_size
+                / seconds,
                 "elapsed_s": time.perf_counter() - begun,
             }
             progress.update(step, record["train_loss"], record["tokens_per_second"])

@@ -135,12 +135,12 @@ class Checkpoints:
             raise InputError(f"{self._run.path} holds no complete checkpoint to go on from")
         template = jax.tree.map(_abstract, _named_arrays(like))
         try:
-            arrays = self._manager.restore(
-                step, args=self._orbax.args.StandardRestore(template)
-            )
+            arrays = self._manager.restore(step, args=self._orbax.args.StandardRestore(template))
             return _from_named_arrays(like, arrays)
         except Exception as error:  # Orbax and TensorStore raise of every kind for damaged files
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "unreadable"
+            reason = (
+                str(error).strip().splitlines()[0][:200] if str(error).strip() else "unreadable"
+            )
             raise InputError(
                 f"{self._run.path}: checkpoint {step} is damaged ({reason}); remove "
                 f"{self._run.checkpoints_path / str(step)} to use the one before it"

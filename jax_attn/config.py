@@ -24,12 +24,8 @@ class GPTConfig:
     n_layer: int  # L, transformer blocks
     n_head: int  # H, attention heads a block
     n_embd: int  # C, channels
-    dropout_rate: float = (
-        0.0  # probability of dropping: attention weights, residual branches
-    )
-    activation: Activation = (
-        "relu"  # "gelu" is the exact erf form, "gelu_tanh" GPT-2's
-    )
+    dropout_rate: float = 0.0  # probability of dropping: attention weights, residual branches
+    activation: Activation = "relu"  # "gelu" is the exact erf form, "gelu_tanh" GPT-2's
     qkv_bias: bool = False  # bias on the query, key and value projections
     tie_embeddings: bool = False  # use the token embedding as the output matrix
     head_bias: bool = True  # bias on the logits

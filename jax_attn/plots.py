@@ -58,9 +58,7 @@ def plot_loss(metrics_path: Path, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def plot_attention(
-    weights: Float[np.ndarray, "L H T T"], characters: str, path: Path
-) -> None:
+def plot_attention(weights: Float[np.ndarray, "L H T T"], characters: str, path: Path) -> None:
     """One heat map a layer and head: which character (row) looks at which (column), as PNG."""
     n_layer, n_head = min(weights.shape[0], MAX_LAYERS), min(weights.shape[1], MAX_HEADS)
     labels = [{"\n": "⏎", " ": "␣"}.get(c, c) for c in characters]

@@ -1,0 +1,64 @@
+"""`python -m jax_attn.generate RUN_DIR`: sample from a trained run."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jax_attn.checkpoint import Run, load_model
+from jax_attn.errors import InputError
+from jax_attn.generate import generate
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Continue a prompt with a trained model, and print the text."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]  # folder that train.py made
+    prompt: str = "\n"  # text to begin with, in the characters of the run's corpus
+    tokens: int = 500  # characters to add
+    temperature: float = 1.0  # below 1 safer, above 1 wilder, 0 always the likeliest character
+    top_k: int | None = None  # choose among so many likeliest characters only
+    seed: int = 0  # the same seed gives the same text
+
+
+def run(arguments: Arguments) -> str:
+    """The prompt and its continuation."""
+    if not arguments.prompt:
+        raise InputError("the prompt is empty; give at least one character")
+    if arguments.tokens < 1:
+        raise InputError(f"--tokens is {arguments.tokens}; it must be greater than 0")
+    record = Run.open(arguments.run_dir)
+    prompt = jnp.asarray(record.tokenizer.encode(arguments.prompt), jnp.int32)[None]
+    model = load_model(arguments.run_dir)
+    try:
+        tokens = generate(
+            model,
+            prompt,
+            arguments.tokens,
+            key=jax.random.key(arguments.seed),
+            temperature=arguments.temperature,
+            top_k=arguments.top_k,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return record.tokenizer.decode(np.asarray(tokens[0]), errors="replace")
+
+
+def main() -> int:
+    arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
+    try:
+        print(run(arguments))
+    except InputError as error:
+        print(f"jax_attn.generate: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
