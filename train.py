@@ -236,7 +236,8 @@ def describe(model: LanguageModel) -> str:
         return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
     if isinstance(model, GPT):
         c = model.config
-        return f"GPT, {c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels, context {c.block_size}"
+        shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
+        return f"GPT, {shape}, context {c.block_size}"
     return f"one attention head, context {model.block_size}"
 
 

@@ -119,7 +119,8 @@ def loss_and_gradients(
 
     def of_part(rest, part):
         def summed(params):
-            model = nnx.merge(state.graphdef, params, rest)
+            # Copied, because the dropout counters may only be advanced by the trace that made them.
+            model = nnx.merge(state.graphdef, params, rest, copy=True)
             model.train()  # dropout on; this model lives for the trace only
             total, count = loss_fn(model, *part)
             return total, (count, nnx.state(model, nnx.Not(nnx.Param)))
@@ -186,11 +187,16 @@ def train_chunk(
 ) -> tuple[TrainState, Float[Array, " n_steps"]]:
     """`n_steps` steps as one compiled program, and the loss of each. `state` is donated: gone."""
 
-    def body(state: TrainState, _):
+    def body(i, carry):
+        state, losses = carry
         inputs, targets = batches.batch(state.step)
-        return train_step(state, inputs, targets, optimizer, accumulate_steps)
+        state, loss = train_step(state, inputs, targets, optimizer, accumulate_steps)
+        return state, losses.at[i].set(loss)
 
-    return jax.lax.scan(body, state, length=n_steps)
+    # XLA dissolves a loop that it knows to be short, fuses its step otherwise than in a long one,
+    # and rounds differently. It is kept from knowing, so that no chunk length changes any bit.
+    count = jax.lax.optimization_barrier(jnp.int32(n_steps))
+    return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(n_steps)))
 
 
 @partial(jax.jit, static_argnames="block_size")
