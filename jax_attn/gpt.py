@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 from numpy.typing import DTypeLike
 
 from jax_attn.attention import MultiHeadAttention
@@ -147,7 +147,7 @@ class GPT(nnx.Module):
     def block_size(self) -> int:
         return self.config.block_size
 
-    def embed(self, idx: Int[Array, "B T"]) -> Float[Array, "B T C"]:
+    def embed(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
         """Token plus position embeddings, the input of the first block."""
         length = idx.shape[1]
         if length > self.config.block_size:
@@ -157,14 +157,14 @@ class GPT(nnx.Module):
             )
         return self.token_embedding_table(idx) + self.position_embedding_table(jnp.arange(length))
 
-    def __call__(self, idx: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+    def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
         """Logits in at least float32; NaN where an id is outside the vocabulary."""
         x = self.embed(idx)
         for block in self.blocks:
             x = block(x)
         return self.lm_head(self.ln_f(x), self.token_embedding_table)
 
-    def attention_weights(self, idx: Int[Array, "B T"]) -> Float[Array, "L B H T T"]:
+    def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "L B H T T"]:
         """The weights of every layer and head, before dropout; rows sum to 1."""
         x = self.embed(idx)
         weights = []

@@ -16,7 +16,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 from numpy.typing import DTypeLike
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
@@ -88,7 +88,7 @@ class Embedding(nnx.Embed):
     torch raises there. Compiled code cannot, and plain indexing would clamp or wrap in silence.
     """
 
-    def __call__(self, inputs: Int[Array, "..."], out_sharding=None) -> Float[Array, "... C"]:
+    def __call__(self, inputs: Integer[Array, "..."], out_sharding=None) -> Float[Array, "... C"]:
         table = self.embedding[...].astype(self.dtype)
         return table.at[inputs].get(
             mode="fill",

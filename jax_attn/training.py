@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
 
 from jax_attn.loss import IGNORE, next_token_loss_sum
 
@@ -67,7 +67,7 @@ class Batches(Protocol):
 class RandomBatches:
     """Windows at random places of a token array on the device, from a stream of (key, step)."""
 
-    tokens: Int[Array, " N"]
+    tokens: Integer[Array, " N"]
     key: PRNGKeyArray
     batch_size: int = field(metadata={"static": True})
     block_size: int = field(metadata={"static": True})
@@ -100,15 +100,15 @@ class GivenBatches:
         return self.inputs[row], self.targets[row]
 
 
-def loss_fn(model: Model, inputs: Int[Array, "B T"], targets: Int[Array, "B T"]):
+def loss_fn(model: Model, inputs: Integer[Array, "B T"], targets: Integer[Array, "B T"]):
     """Sum of the losses in nats and the number of targets that count."""
     return next_token_loss_sum(model(inputs), targets)
 
 
 def loss_and_gradients(
     state: TrainState,
-    inputs: Int[Array, "B T"],
-    targets: Int[Array, "B T"],
+    inputs: Integer[Array, "B T"],
+    targets: Integer[Array, "B T"],
     accumulate_steps: int = 1,
 ) -> tuple[Float[Array, ""], Any, Any]:
     """Mean loss in nats per token, its gradients, and the advanced dropout streams.
@@ -149,8 +149,8 @@ def loss_and_gradients(
 
 def train_step(
     state: TrainState,
-    inputs: Int[Array, "B T"],
-    targets: Int[Array, "B T"],
+    inputs: Integer[Array, "B T"],
+    targets: Integer[Array, "B T"],
     optimizer: optax.GradientTransformation,
     accumulate_steps: int = 1,
 ) -> tuple[TrainState, Float[Array, ""]]:
@@ -214,7 +214,7 @@ def _loss_of_windows(graphdef, state, tokens, first_targets, block_size):
 
 def evaluate(
     model: nnx.Module,
-    tokens: Int[Array, " N"],
+    tokens: Integer[Array, " N"],
     *,
     block_size: int,
     batch_size: int = 64,
