@@ -220,8 +220,9 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     checkpoints.close()
     if not healthy:
         say(
-            f"stopped: the loss or a gradient at step {step + 1:,} is not finite. The state before "
-            f"it is kept in {run.path}; try a smaller --learning-rate or --optimizer.clip-norm 1"
+            f"stopped: the loss, a gradient or a parameter at step {step + 1:,} is not finite. "
+            f"The state before it is kept in {run.path}; "
+            "try a smaller --learning-rate or --optimizer.clip-norm 1"
         )
         return 1
     if stop.signal is not None:

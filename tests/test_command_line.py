@@ -86,8 +86,12 @@ def test_a_run_from_end_to_end(call, text, tmp_path, preset, more):
 
     # The model of the run is the one that was measured.
     corpus = ja.load_corpus(str(text), warn=print)
+    block_size = 16 if more else 8
     loss = ja.evaluate(
-        ja.load_model(out_dir), jnp.asarray(corpus.validation), block_size=16 if more else 8
+        ja.load_model(out_dir),
+        jnp.asarray(corpus.validation),
+        block_size=block_size,
+        batch_size=train.EVALUATION_TOKENS // block_size,
     )
     assert loss == pytest.approx(metrics[-1]["val_loss"], rel=1e-5)
 
@@ -240,7 +244,7 @@ class TestBadInput:
         (run / "config.json").write_text(config[:50])
         self.refused(call(train.main, "--resume", run), "config.json is damaged")
         (run / "config.json").write_text(config.replace('"steps"', '"stepz"'))
-        self.refused(call(train.main, "--resume", run), "stepz")
+        self.refused(call(train.main, "--resume", run), "config.json is damaged", "steps")
         (run / "config.json").write_text(config)
 
         for file in (run / "checkpoints" / "6").rglob("*"):
