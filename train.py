@@ -196,7 +196,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
             record: dict[str, Any] = {
                 "step": step,
                 "train_loss": float(losses.mean()),
-                "learning_rate": float(learning_rate(step - 1)),
+                "learning_rate": float(np.asarray(learning_rate(step - 1))),
                 "tokens_per_second": (step - done)
                 * config.batch_size
                 * config.block_size

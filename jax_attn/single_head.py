@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
-from numpy.typing import DTypeLike
 
 from jax_attn.attention import Head
 from jax_attn.layers import Embedding, linear, normal, uniform_fan_in
