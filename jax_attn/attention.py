@@ -44,10 +44,9 @@ def attention_weights(
     result has the query's dtype. A row in which nothing may be seen is NaN, as in torch.
     `axis=-2` normalises columns instead of rows, a mistake that some published notebooks print.
     """
-    if scale is None:
-        scale = query.shape[-1] ** -0.5
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * scale
+    scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * factor
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
     return jax.nn.softmax(scores, axis=axis).astype(query.dtype)

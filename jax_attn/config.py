@@ -124,7 +124,8 @@ class GPTShape:
 
     def gpt_config(self, vocab_size: int, block_size: int) -> GPTConfig:
         fields: dict[str, Any] = dataclasses.asdict(self)
-        return GPTConfig(**(fields | {"vocab_size": vocab_size, "block_size": block_size}))
+        fields.update(vocab_size=vocab_size, block_size=block_size)
+        return GPTConfig(**fields)
 
 
 @dataclass(frozen=True)
