@@ -300,6 +300,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             eval_every=500,
             checkpoint_every=500,
             sample_tokens=200,
+            accumulate_steps=8,
             optimizer=OptimizerConfig(
                 beta2=0.95,
                 weight_decay=0.1,
