@@ -42,6 +42,15 @@ class TapeDropout(nnx.Dropout):
         return inputs * kept[call] * scale.astype(inputs.dtype)
 
 
+def replay_dropout(model: GPT) -> None:
+    """Swaps the dropouts of `model` for `TapeDropout`s without masks."""
+    rate = model.config.dropout_rate
+    for block in model.blocks:
+        block.sa.attention_dropout = TapeDropout(rate)
+        block.sa.output_dropout = TapeDropout(rate)
+        block.ffwd.dropout = TapeDropout(rate)
+
+
 class DropoutTape:
     """Records the masks of coming steps from a stream, then hands them to a training state.
 
@@ -54,11 +63,7 @@ class DropoutTape:
     """
 
     def __init__(self, model: GPT) -> None:
-        rate = model.config.dropout_rate
-        for block in model.blocks:
-            block.sa.attention_dropout = TapeDropout(rate)
-            block.sa.output_dropout = TapeDropout(rate)
-            block.ffwd.dropout = TapeDropout(rate)
+        replay_dropout(model)
         self.config = model.config
         self.passes: list[Masks] = []  # recorded, not yet loaded
 
@@ -68,13 +73,23 @@ class DropoutTape:
 
     def load(self, state: TrainState) -> TrainState:
         """`state` with the recorded passes as its next steps' masks; the tape is then empty."""
-        model = nnx.merge(state.graphdef, state.params, state.rest, copy=True)
-        for dropout, kept in zip(_dropouts(model), zip(*self.passes, strict=True), strict=True):
-            dropout.kept.set_value(jnp.asarray(np.stack(kept)))
-            dropout.calls.set_value(jnp.zeros((), jnp.int32))
+        masks = [np.stack(kept) for kept in zip(*self.passes, strict=True)]
         self.passes = []
-        _, _, rest = nnx.split(model, nnx.Param, ...)
-        return replace(state, rest=rest)
+        return _with_masks(state, masks)
+
+    def unload(self, state: TrainState) -> TrainState:
+        """`state` without masks, as it was created."""
+        model = nnx.merge(state.graphdef, state.params, state.rest)
+        return _with_masks(state, [np.zeros((0,), np.bool_)] * len(_dropouts(model)))
+
+
+def _with_masks(state: TrainState, masks: Masks) -> TrainState:
+    model = nnx.merge(state.graphdef, state.params, state.rest, copy=True)
+    for dropout, kept in zip(_dropouts(model), masks, strict=True):
+        dropout.kept.set_value(jnp.asarray(kept))
+        dropout.calls.set_value(jnp.zeros((), jnp.int32))
+    _, _, rest = nnx.split(model, nnx.Param, ...)
+    return replace(state, rest=rest)
 
 
 def draw_masks(generator: Generator, config: GPTConfig, batch_size: int, length: int) -> Masks:
