@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from numpy.typing import DTypeLike, NDArray
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
 
 import torch_ref
 from jax_attn import (
