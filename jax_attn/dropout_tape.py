@@ -27,8 +27,9 @@ class TapeDropout(nnx.Dropout):
 
     def __init__(self, rate: float) -> None:
         super().__init__(rate, deterministic=True)
-        self.kept = DropoutReplay(jnp.zeros((0,), bool))  # [calls, *shape of the input]
-        self.calls = DropoutReplay(jnp.zeros((), jnp.int32))
+        # One mask, used up: checkpoints hold no arrays without elements.
+        self.kept = DropoutReplay(jnp.zeros((1,), bool))  # [calls, *shape of the input]
+        self.calls = DropoutReplay(jnp.ones((), jnp.int32))
 
     def __call__(
         self, inputs: Float[Array, "..."], *, deterministic=None, rngs=None
@@ -75,19 +76,19 @@ class DropoutTape:
         """`state` with the recorded passes as its next steps' masks; the tape is then empty."""
         masks = [np.stack(kept) for kept in zip(*self.passes, strict=True)]
         self.passes = []
-        return _with_masks(state, masks)
+        return _with_masks(state, masks, used=0)
 
     def unload(self, state: TrainState) -> TrainState:
         """`state` without masks, as it was created."""
         model = nnx.merge(state.graphdef, state.params, state.rest)
-        return _with_masks(state, [np.zeros((0,), np.bool_)] * len(_dropouts(model)))
+        return _with_masks(state, [np.zeros((1,), np.bool_)] * len(_dropouts(model)), used=1)
 
 
-def _with_masks(state: TrainState, masks: Masks) -> TrainState:
+def _with_masks(state: TrainState, masks: Masks, used: int) -> TrainState:
     model = nnx.merge(state.graphdef, state.params, state.rest, copy=True)
     for dropout, kept in zip(_dropouts(model), masks, strict=True):
         dropout.kept.set_value(jnp.asarray(kept))
-        dropout.calls.set_value(jnp.zeros((), jnp.int32))
+        dropout.calls.set_value(jnp.full((), used, jnp.int32))
     _, _, rest = nnx.split(model, nnx.Param, ...)
     return replace(state, rest=rest)
 

@@ -80,7 +80,7 @@ class TorchScript:
                 self._estimate_batches()
             self.next_steps(state, step, 1)
 
-    def sample(self, model: LanguageModel, length: int) -> Integer[np.ndarray, " length+1"]:
+    def sample(self, model: LanguageModel, length: int) -> Integer[np.ndarray, " N"]:
         """Symbol 0 and `length` more, as torch's multinomial chooses them; dropout off."""
         begin = np.zeros((1, 1), np.int32)
         return generate(model, begin, length, self._generator)[0]
