@@ -1,0 +1,77 @@
+"""Arrays of either framework, alone or in trees, as NumPy arrays with dotted names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from flax import nnx
+from numpy.typing import NDArray
+
+BARE = "value"  # the name of an array that came without one
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One array: its values as float64 (or integers as int64) and the dtype they came in."""
+
+    values: NDArray[Any]
+    dtype: str
+
+    @property
+    def is_float(self) -> bool:
+        return self.values.dtype == np.float64
+
+
+def flatten(tree: Any) -> dict[str, Tensor]:
+    """Every array of a tree of mappings and sequences, by dotted name, in the tree's order.
+
+    None is left out, so that it counts as missing where the other side has an array.
+    """
+    flat: dict[str, Tensor] = {}
+    for name, leaf in _leaves(tree, ""):
+        name = name or BARE
+        if name in flat:
+            raise ValueError(f"two tensors are called {name!r}")
+        flat[name] = as_tensor(leaf, name)
+    return flat
+
+
+def as_tensor(leaf: Any, name: str = BARE) -> Tensor:
+    """TypeError for what is neither a real nor an integer array."""
+    if isinstance(leaf, torch.Tensor):
+        dtype = str(leaf.dtype).removeprefix("torch.")
+        leaf = leaf.detach().cpu()
+        # NumPy has no bfloat16; float32 holds every one of its values.
+        array = leaf.float().numpy() if leaf.dtype == torch.bfloat16 else leaf.numpy()
+    else:
+        array = np.asarray(leaf[...] if isinstance(leaf, nnx.Variable) else leaf)
+        dtype = str(array.dtype)
+    if jax.numpy.issubdtype(array.dtype, np.floating):
+        return Tensor(array.astype(np.float64), dtype)
+    if array.dtype.kind in "biu":
+        return Tensor(array.astype(np.int64), dtype)
+    raise TypeError(f"{name} is {dtype}: only real and integer tensors are compared")
+
+
+def to_numpy(leaf: Any) -> NDArray[Any]:
+    """A copy of an array of either framework, its dtype kept."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach().cpu().numpy().copy()
+    return np.array(leaf[...] if isinstance(leaf, nnx.Variable) else leaf)
+
+
+def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if tree is None:
+        return
+    if isinstance(tree, Mapping):
+        children = tree.items()
+    elif isinstance(tree, Sequence) and not isinstance(tree, str | bytes):
+        children = enumerate(tree)
+    else:
+        yield name, tree
+        return
+    for key, child in children:
+        yield from _leaves(child, f"{name}.{key}" if name else str(key))
