@@ -31,8 +31,7 @@ def flatten(tree: Any) -> dict[str, Tensor]:
     None is left out, so that it counts as missing where the other side has an array.
     """
     flat: dict[str, Tensor] = {}
-    for name, leaf in _leaves(tree, ""):
-        name = name or BARE
+    for name, leaf in named_leaves(tree):
         if name in flat:
             raise ValueError(f"two tensors are called {name!r}")
         flat[name] = as_tensor(leaf, name)
@@ -63,7 +62,8 @@ def to_numpy(leaf: Any) -> NDArray[Any]:
     return np.array(leaf[...] if isinstance(leaf, nnx.Variable) else leaf)
 
 
-def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and leaf, None left out; a bare leaf is called "value"."""
     if tree is None:
         return
     if isinstance(tree, Mapping):
@@ -71,7 +71,7 @@ def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, Sequence) and not isinstance(tree, str | bytes):
         children = enumerate(tree)
     else:
-        yield name, tree
+        yield name or BARE, tree
         return
     for key, child in children:
-        yield from _leaves(child, f"{name}.{key}" if name else str(key))
+        yield from named_leaves(child, f"{name}.{key}" if name else str(key))
