@@ -15,12 +15,15 @@ def next_token_loss_sum(
     Computed in at least float32. A target outside [-1, V) makes the sum NaN; torch raises there.
     """
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # With the largest logit at 0 first, as torch does it, a sure prediction's small loss is not the
+    # difference of two large numbers.
+    wide = wide - jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True))
     counted = targets != IGNORE
     label = jnp.where(counted, targets, 0)[..., None]
     # A negative index would wrap around to the vocabulary's end; one past it gives NaN.
     label = jnp.where(label < 0, logits.shape[-1], label)
     chosen = jnp.take_along_axis(wide, label, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
-    losses = jax.nn.logsumexp(wide, axis=-1) - chosen
+    losses = jnp.log(jnp.exp(wide).sum(axis=-1)) - chosen
     return jnp.where(counted, losses, 0).sum(), counted.sum(dtype=jnp.int32)
 
 
