@@ -1,0 +1,200 @@
+"""Twin modules: one of `torch_ref`, one of `jax_attn`, to be filled with the same random weights.
+
+Every parameter is random, biases and norms too, so that none can be dropped unseen; the sizes are
+different primes or products of them, so that no two axes can be confused unseen.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from numpy.typing import DTypeLike, NDArray
+from torch import nn
+
+import jax_attn
+import torch_ref
+from parity_tests.harness.tiers import Function
+
+B, T, H, K, V = 2, 7, 3, 5, 11
+C = H * K
+S = 4  # key/value positions in cross-attention
+L = 2
+BLOCK = 13  # more than T: a mask or a position table cut at the wrong end shows
+
+Weights = dict[str, NDArray[np.float64]]
+Observer = Callable[[Any, Any], Any]  # takes a module and the arrays, gives a tree of arrays
+
+# The shapes a GPT comes in. C = 15 and 4C = 60 are the same in all, so that programs are shared.
+STYLES: dict[str, dict[str, Any]] = {
+    "lecture": {},
+    "gpt2": {
+        "activation": "gelu_tanh",
+        "qkv_bias": True,
+        "tie_embeddings": True,
+        "head_bias": False,
+    },
+    "gelu": {"activation": "gelu"},
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How to make a module of the reference and its twin in the port.
+
+    Modules are made anew for every check: a planted bug in a constructor must have its chance.
+    """
+
+    make_reference: Callable[[], nn.Module]
+    make_port: Callable[[nnx.Rngs, DTypeLike], nnx.Module]
+
+    def functions(
+        self,
+        observe: Callable[[Any, Any], Any],
+        observe_port: Callable[[Any, Any], Any] | None = None,
+    ) -> tuple[Function, Function]:
+        """Two functions of {"weights": ..., ...}: build the module, then `observe(module, arrays)`.
+
+        One `observe` does where both modules have the same methods.
+        """
+        observe_port = observe_port or observe
+        return (
+            lambda arrays: observe(self.reference(arrays["weights"]), arrays),
+            lambda arrays: observe_port(self.port(arrays["weights"]), arrays),
+        )
+
+    def weights(self, rng: np.random.Generator) -> Weights:
+        """Random values for every parameter, by the reference's names; activations are O(1-10)."""
+        reference = self.make_reference()
+        return {
+            name: _random(name, tuple(parameter.shape), rng)
+            for name, parameter in reference.named_parameters()
+        }
+
+    def reference(self, weights: Mapping[str, torch.Tensor]) -> Any:
+        """The torch module with these weights, in their dtype, dropout off."""
+        dtype = next(iter(weights.values())).dtype
+        module = self.make_reference().to(dtype).eval()
+        tied = {"lm_head.weight": weights["token_embedding_table.weight"]} if _tied(module) else {}
+        module.load_state_dict({**dict(module.named_buffers()), **weights, **tied})
+        return module
+
+    def port(self, weights: Mapping[str, jax.Array], *, dropout: bool = False) -> Any:
+        """The NNX module with these weights, in their dtype.
+
+        Its parameters begin as NaN, not as random numbers: that is faster to compile, and one that
+        the bridge leaves unfilled is not overlooked. With `dropout` it is made in the ordinary way,
+        since its random streams must be real.
+        """
+        dtype = next(iter(weights.values())).dtype
+        if dropout:
+            module = self.make_port(nnx.Rngs(0), dtype)
+        else:
+            module = nnx.eval_shape(lambda: self.make_port(nnx.Rngs(0), dtype))
+            graphdef, state = nnx.split(module)
+            nothing = jax.tree.map(lambda s: jnp.asarray(np.full(s.shape, np.nan, s.dtype)), state)
+            module = nnx.merge(graphdef, nothing)
+        given = {name: np.asarray(value) for name, value in weights.items()}
+        if isinstance(module, jax_attn.GPT) and module.config.tie_embeddings:
+            given["lm_head.weight"] = given["token_embedding_table.weight"]
+        return jax_attn.load_state_dict(module, given)
+
+
+def head(in_features: int = C, head_size: int = K, **options: Any) -> Pair:
+    """A lone head; `options` are `causal`, `scale`."""
+    return Pair(
+        lambda: torch_ref.Head(in_features, head_size, BLOCK, **options),
+        lambda rngs, dtype: jax_attn.Head(
+            in_features, head_size, rngs=rngs, param_dtype=dtype, **options
+        ),
+    )
+
+
+def multi_head(n_embd: int = C, n_head: int = H, dropout: float = 0.0, **options: Any) -> Pair:
+    """Per-head reference against fused port; `options` are `causal`, `qkv_bias`."""
+    return Pair(
+        lambda: torch_ref.MultiHeadAttention(n_embd, n_head, BLOCK, dropout, **options),
+        lambda rngs, dtype: jax_attn.MultiHeadAttention(
+            n_embd, n_head, dropout_rate=dropout, rngs=rngs, param_dtype=dtype, **options
+        ),
+    )
+
+
+def feed_forward(activation: str = "relu", dropout: float = 0.0) -> Pair:
+    config = gpt_config(activation=activation, dropout_rate=dropout)
+    return Pair(
+        lambda: torch_ref.FeedForward(C, dropout, activation),
+        lambda rngs, dtype: jax_attn.FeedForward(config, rngs=rngs, param_dtype=dtype),
+    )
+
+
+def block(style: str = "lecture", dropout: float = 0.0) -> Pair:
+    config = gpt_config(**STYLES[style], dropout_rate=dropout)
+    return Pair(
+        lambda: torch_ref.Block(C, H, BLOCK, dropout, config.activation, config.qkv_bias),
+        lambda rngs, dtype: jax_attn.Block(config, rngs=rngs, param_dtype=dtype),
+    )
+
+
+def bigram() -> Pair:
+    return Pair(
+        lambda: torch_ref.BigramLanguageModel(V),
+        lambda rngs, dtype: jax_attn.BigramLanguageModel(V, rngs=rngs, param_dtype=dtype),
+    )
+
+
+def single_head() -> Pair:
+    return Pair(
+        lambda: torch_ref.SingleHeadLanguageModel(V, BLOCK, C, K),
+        lambda rngs, dtype: jax_attn.SingleHeadLanguageModel(
+            V, BLOCK, C, K, rngs=rngs, param_dtype=dtype
+        ),
+    )
+
+
+def gpt(style: str = "lecture", compute_dtype: DTypeLike | None = None, **overrides: Any) -> Pair:
+    """`overrides` are fields of GPTConfig; `compute_dtype` is the port's alone."""
+    config = gpt_config(**(STYLES[style] | overrides))
+    return Pair(
+        lambda: torch_ref.GPTLanguageModel(
+            vocab_size=config.vocab_size,
+            block_size=config.block_size,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_embd=config.n_embd,
+            dropout=config.dropout_rate,
+            activation=config.activation,
+            qkv_bias=config.qkv_bias,
+            tie_embeddings=config.tie_embeddings,
+            head_bias=config.head_bias,
+        ),
+        lambda rngs, dtype: jax_attn.GPT(config, rngs=rngs, dtype=compute_dtype, param_dtype=dtype),
+    )
+
+
+def gpt_config(**overrides: Any) -> jax_attn.GPTConfig:
+    fields = {"vocab_size": V, "block_size": BLOCK, "n_layer": L, "n_head": H, "n_embd": C}
+    return jax_attn.GPTConfig(**(fields | overrides))
+
+
+def tokens(rng: np.random.Generator, *shape: int, vocab_size: int = V) -> NDArray[np.int32]:
+    return rng.integers(0, vocab_size, shape, dtype=np.int32)
+
+
+def _tied(module: nn.Module) -> bool:
+    return isinstance(module, torch_ref.GPTLanguageModel) and (
+        module.lm_head.weight is module.token_embedding_table.weight
+    )
+
+
+def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    if len(shape) == 2:
+        fan_in = 1 if "embedding" in name else shape[1]
+        return rng.normal(size=shape) * (1.5 if fan_in > 1 else 1.0) / fan_in**0.5
+    if name.endswith("bias"):
+        return rng.normal(size=shape) * 0.5
+    return rng.uniform(0.5, 2.0, shape) * rng.choice([-1.0, 1.0], shape)  # a norm's scale
