@@ -143,6 +143,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     else:
         config = arguments.config
         corpus = load_corpus(config.data, warn=say)
+        config = dataclasses.replace(config, data=corpus.name)  # the one in use, to resume with
         corpus.require_block(config.block_size)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
@@ -235,8 +236,8 @@ def describe(model: LanguageModel) -> str:
         return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
     if isinstance(model, GPT):
         c = model.config
-        return f"GPT, {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, {c.block_size} context"
-    return f"one attention head, {model.block_size} context"
+        return f"GPT, {c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels, context {c.block_size}"
+    return f"one attention head, context {model.block_size}"
 
 
 def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:

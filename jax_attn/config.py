@@ -250,12 +250,12 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "a small GPT that writes plays after about a minute on a laptop (the default)",
         TrainConfig(
             model=GPTShape(n_layer=4, n_head=4, n_embd=128),
-            steps=1_000,
-            batch_size=24,
+            steps=1_200,
+            batch_size=12,
             block_size=64,
             learning_rate=4e-3,
-            eval_every=250,
-            checkpoint_every=1_000,
+            eval_every=300,
+            checkpoint_every=600,
             optimizer=OptimizerConfig(
                 beta2=0.99,
                 weight_decay=0.1,

@@ -103,7 +103,7 @@ class CharTokenizer:
 class Corpus:
     """A text as token ids: the first 90 % to train on, the rest to validate."""
 
-    name: str
+    name: str  # what `load_corpus` finds it by
     sha256: str  # of the UTF-8 bytes
     tokenizer: CharTokenizer
     tokens: NDArray[np.unsignedinteger]
@@ -158,7 +158,7 @@ def load_corpus(data: str, warn: Callable[[str], None]) -> Corpus:
             data = "python-docs"
     if data == "python-docs":
         return _python_docs()
-    return _read_file(Path(data), name=data)
+    return _read_file(Path(data), name=str(Path(data).absolute()))
 
 
 def _fetch_tinyshakespeare() -> Path:

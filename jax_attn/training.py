@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,7 @@ class TrainState:
         return nnx.merge(self.graphdef, self.params, self.rest)
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Where a chunk's batches come from: inputs and targets [B T] of a step, inside jit."""
 
@@ -159,7 +160,7 @@ def train_step(
     """
     loss, grads, rest = loss_and_gradients(state, inputs, targets, accumulate_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+    healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     stepped = replace(
         state,
         step=state.step + 1,

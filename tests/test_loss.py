@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jax_attn as ja
+
+
+def test_uniform_logits_cost_the_log_of_the_vocabulary():
+    loss = ja.next_token_loss(jnp.zeros((2, 3, 65)), jnp.ones((2, 3), jnp.int32))
+    np.testing.assert_allclose(loss, np.log(65), rtol=1e-6)
+
+
+def test_closed_form_of_two_symbols():
+    logits = jnp.array([[[0.0, 1.0]]])
+    np.testing.assert_allclose(
+        ja.next_token_loss(logits, jnp.array([[1]])), np.log(1 + np.e) - 1, rtol=1e-6
+    )
+
+
+def test_ignored_targets_count_neither_above_nor_below_the_line():
+    logits = jax.random.normal(jax.random.key(0), (2, 5, 11))
+    targets = jnp.array([[3, -1, 10, 0, -1], [-1, -1, -1, -1, 7]])
+    kept = targets != -1
+    expected = -np.asarray(jax.nn.log_softmax(logits))[kept, np.asarray(targets)[kept]].mean()
+    np.testing.assert_allclose(ja.next_token_loss(logits, targets), expected, rtol=1e-6)
+    gradient = jax.grad(ja.next_token_loss)(logits, targets)
+    assert (np.asarray(gradient)[~np.asarray(kept)] == 0).all()
+
+
+def test_nothing_to_count_is_nan_as_in_torch():
+    assert np.isnan(ja.next_token_loss(jnp.zeros((1, 2, 3)), jnp.full((1, 2), -1)))
+
+
+def test_a_target_outside_the_vocabulary_is_loud():
+    for bad in (-2, 3, 1000):
+        assert np.isnan(ja.next_token_loss(jnp.zeros((1, 2, 3)), jnp.array([[0, bad]])))
+
+
+def test_bfloat16_logits_are_summed_in_float32():
+    logits = (10 * jax.random.normal(jax.random.key(0), (4, 50, 65))).astype(jnp.bfloat16)
+    targets = jax.random.randint(jax.random.key(1), (4, 50), 0, 65)
+    loss = ja.next_token_loss(logits, targets)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(
+        loss, ja.next_token_loss(logits.astype(jnp.float32), targets), rtol=1e-6
+    )
+
+
+def test_large_logits_do_not_overflow():
+    loss = ja.next_token_loss(jnp.array([[[1e4, 0.0]]]), jnp.array([[1]]))
+    np.testing.assert_allclose(loss, 1e4)
