@@ -99,6 +99,12 @@ def merge(reports: Iterable[Report]) -> Report:
     return Report(tuple(tensor for report in reports for tensor in report.tensors), budget)
 
 
+def failed(name: str, budget: Budget, message: str) -> Report:
+    """The report of one thing that could not be compared at all."""
+    tensor = TensorReport(name, budget.name, None, None, None, False, float("inf"), message)
+    return Report((tensor,), budget)
+
+
 _HEADER = (
     f"  {'tensor':36} {'shape':16} {'ratio':>8} {'port err':>8} {'ref err':>8} {'allowed':>8}"
     f" {'p50':>8} {'p99':>8} {'max':>8} {'ulp':>8} {'factor':>8}"

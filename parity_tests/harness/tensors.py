@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -40,15 +40,9 @@ def flatten(tree: Any) -> dict[str, Tensor]:
 
 def as_tensor(leaf: Any, name: str = BARE) -> Tensor:
     """TypeError for what is neither a real nor an integer array."""
-    if isinstance(leaf, torch.Tensor):
-        dtype = str(leaf.dtype).removeprefix("torch.")
-        leaf = leaf.detach().cpu()
-        # NumPy has no bfloat16; float32 holds every one of its values.
-        array = leaf.float().numpy() if leaf.dtype == torch.bfloat16 else leaf.numpy()
-    else:
-        array = np.asarray(leaf[...] if isinstance(leaf, nnx.Variable) else leaf)
-        dtype = str(array.dtype)
-    if jax.numpy.issubdtype(array.dtype, np.floating):
+    array = to_numpy(leaf)
+    dtype = str(array.dtype)
+    if jnp.issubdtype(array.dtype, jnp.floating):
         return Tensor(array.astype(np.float64), dtype)
     if array.dtype.kind in "biu":
         return Tensor(array.astype(np.int64), dtype)
@@ -56,10 +50,13 @@ def as_tensor(leaf: Any, name: str = BARE) -> Tensor:
 
 
 def to_numpy(leaf: Any) -> NDArray[Any]:
-    """A copy of an array of either framework, its dtype kept."""
-    if isinstance(leaf, torch.Tensor):
-        return leaf.detach().cpu().numpy().copy()
-    return np.array(leaf[...] if isinstance(leaf, nnx.Variable) else leaf)
+    """A copy of an array of either framework, its dtype kept (bfloat16 as jax's)."""
+    if not isinstance(leaf, torch.Tensor):
+        return np.array(leaf[...] if isinstance(leaf, nnx.Variable) else leaf)
+    leaf = leaf.detach().cpu()
+    if leaf.dtype == torch.bfloat16:  # NumPy's own dtypes have none
+        return leaf.view(torch.int16).numpy().copy().view(jnp.bfloat16)
+    return leaf.numpy().copy()
 
 
 def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
