@@ -97,15 +97,19 @@ class Location:
         ]
         cells = {(c.label, c.direction, c.mode): c for c in self.checks}
         layers = {c.label: c.port for c in self.checks}
-        lines = [f"{'layer':32} {'port':32}" + "".join(f" {d + ' ' + m:>18}" for d, m in columns)]
+        first = max(len(label) for label in [*layers, "layer"])
+        second = max(len(port) for port in [*layers.values(), "port"])
+        lines = [f"{'':{first}}  {'':{second}}   {'forward':20}  backward"]
+        modes = "".join(f"  {mode:>9}" for _, mode in columns)
+        lines.append(f"{'layer':{first}}  {'port':{second}}{modes}")
         for label, port in layers.items():
-            row = f"{label:32} {port:32}"
+            row = f"{label:{first}}  {port:{second}}"
             for direction, mode in columns:
                 check = cells.get((label, direction, mode))
                 text = (
                     "" if check is None else f"{check.report.ratio:.1e}{' ' if check.ok else '!'}"
                 )
-                row += f" {text:>18}"
+                row += f"  {text:>9}"
             lines.append(row.rstrip())
         return "\n".join(f"  {line}" for line in lines)
 

@@ -54,11 +54,12 @@ def bit_identical_after_rounding(ref64: Any, port64: Any) -> RoundingReport:
     with np.errstate(invalid="ignore"):
         midpoint = (ref32.astype(np.float64) + port32) / 2
         excused = (
-            other_bits
+            (ref32 != port32)  # 0 and -0 are equal: no rounding makes one of the other
             & (np.nextafter(ref32, port32) == port32)
             & (np.abs(ref - midpoint) <= BOUNDARY * np.abs(midpoint))
             & (np.abs(port - midpoint) <= BOUNDARY * np.abs(midpoint))
         )
+    excused &= other_bits
     wrong = other_bits & ~excused
     first = tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
     return RoundingReport(ref.size, int(excused.sum()), int(wrong.sum()), first)
