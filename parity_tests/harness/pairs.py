@@ -194,7 +194,7 @@ def _tied(module: nn.Module) -> bool:
 def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
     if len(shape) == 2:
         fan_in = 1 if "embedding" in name else shape[1]
-        return rng.normal(size=shape) * (1.5 if fan_in > 1 else 1.0) / fan_in**0.5
+        return rng.normal(size=shape) / fan_in**0.5
     if name.endswith("bias"):
         return rng.normal(size=shape) * 0.5
     return rng.uniform(0.5, 2.0, shape) * rng.choice([-1.0, 1.0], shape)  # a norm's scale
