@@ -21,10 +21,11 @@ def learning_rate_schedule(
         )
     else:
         after = optax.constant_schedule(learning_rate)
-    if not warmup:
-        return after
-    rise = optax.linear_schedule(0.0, learning_rate, warmup)
-    return optax.join_schedules([rise, after], [warmup])
+    if warmup:
+        rise = optax.linear_schedule(0.0, learning_rate, warmup)
+        after = optax.join_schedules([rise, after], [warmup])
+    # optax divides the count, and JAX's int32 / int is float32 even in a float64 run.
+    return lambda count: after(jnp.asarray(count, float))
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
