@@ -21,6 +21,7 @@ from parity_tests.harness.budgets import GRADIENT
 from parity_tests.harness.gradients import (
     by_reference_name,
     clear_of_kinks,
+    heads_joined,
     port_gradients,
     reference_gradients,
 )
@@ -69,7 +70,7 @@ def model_checks(name: str, pair: Pair, rng: np.random.Generator) -> Checks:
         arrays,
         budget=GRADIENT,
     )
-    for parts in (1, 2) if name == "lecture GPT" else (1,):
+    for parts in (1, 2) if name == "single head" else (1,):
         yield from both_tiers(
             f"{name}, loss{'' if parts == 1 else ' in two parts'}",
             *pair.functions(
@@ -89,7 +90,8 @@ def loss_gradients(model: Any, arrays: Any, parts: int) -> dict[str, Any]:
     _, gradients, _ = jax_attn.training.loss_and_gradients(
         state, arrays["idx"], arrays["targets"], parts
     )
-    return by_reference_name(nnx.merge(state.graphdef, gradients, state.rest))
+    named = by_reference_name(nnx.merge(state.graphdef, gradients, state.rest))
+    return heads_joined(named, np.stack)
 
 
 def module_checks(rng: np.random.Generator) -> Checks:

@@ -34,22 +34,22 @@ def port_gradients(module: nnx.Module, arrays: Any, scalar: Scalar, inputs: tupl
 
     given = {name: arrays[name] for name in inputs}
     of_params, of_inputs = jax.grad(of, argnums=(0, 1))(params, given)
-    return by_reference_name(nnx.merge(graphdef, of_params, rest)) | of_inputs
+    named = by_reference_name(nnx.merge(graphdef, of_params, rest))
+    return heads_joined(named, np.stack) | of_inputs
 
 
 def by_reference_name(model: nnx.Module) -> dict[str, Any]:
     """A model's parameters, or gradients in their place, as `named_parameters` gives them.
 
-    A tied matrix counts once, causal masks not at all, and heads are joined.
+    A tied matrix counts once, causal masks not at all.
     """
     named = jax_attn.to_state_dict(model)
     tied = isinstance(model, jax_attn.GPT) and model.config.tie_embeddings
-    parameters = {
+    return {
         name: value
         for name, value in named.items()
         if not name.endswith("tril") and not (tied and name == "lm_head.weight")
     }
-    return heads_joined(parameters, np.stack)
 
 
 def heads_joined(named: Mapping[str, Any], stack: Callable[[list[Any]], Any]) -> dict[str, Any]:
