@@ -54,8 +54,10 @@ class Pair:
 
     def functions(
         self,
-        observe: Callable[[Any, Any], Any],
-        observe_port: Callable[[Any, Any], Any] | None = None,
+        observe: Observer,
+        observe_port: Observer | None = None,
+        *,
+        dropout: bool = False,
     ) -> tuple[Function, Function]:
         """Two functions of {"weights": ..., ...}: build the module, then `observe(module, arrays)`.
 
@@ -64,7 +66,7 @@ class Pair:
         observe_port = observe_port or observe
         return (
             lambda arrays: observe(self.reference(arrays["weights"]), arrays),
-            lambda arrays: observe_port(self.port(arrays["weights"]), arrays),
+            lambda arrays: observe_port(self.port(arrays["weights"], dropout=dropout), arrays),
         )
 
     def weights(self, rng: np.random.Generator) -> Weights:
@@ -87,17 +89,20 @@ class Pair:
         """The NNX module with these weights, in their dtype.
 
         Its parameters begin as NaN, not as random numbers: that is faster to compile, and one that
-        the bridge leaves unfilled is not overlooked. With `dropout` it is made in the ordinary way,
-        since its random streams must be real.
+        the bridge leaves unfilled is not overlooked. With `dropout` all begins as users' models do,
+        since the random streams must be real.
         """
         dtype = next(iter(weights.values())).dtype
+
+        def make() -> nnx.Module:
+            return self.make_port(nnx.Rngs(0), dtype)
+
+        graphdef, shapes = nnx.split(nnx.eval_shape(make))
         if dropout:
-            module = self.make_port(nnx.Rngs(0), dtype)
+            state = jax.jit(lambda: nnx.split(make())[1])()
         else:
-            module = nnx.eval_shape(lambda: self.make_port(nnx.Rngs(0), dtype))
-            graphdef, state = nnx.split(module)
-            nothing = jax.tree.map(lambda s: jnp.asarray(np.full(s.shape, np.nan, s.dtype)), state)
-            module = nnx.merge(graphdef, nothing)
+            state = jax.tree.map(lambda s: jnp.asarray(np.full(s.shape, np.nan, s.dtype)), shapes)
+        module = nnx.merge(graphdef, state)
         given = {name: np.asarray(value) for name, value in weights.items()}
         if isinstance(module, jax_attn.GPT) and module.config.tie_embeddings:
             given["lm_head.weight"] = given["token_embedding_table.weight"]
