@@ -196,7 +196,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
             record: dict[str, Any] = {
                 "step": step,
                 "train_loss": float(losses.mean()),
-                "learning_rate": float(learning_rate(step - 1)),
+                "learning_rate": float(np.asarray(learning_rate(step - 1))),
                 "tokens_per_second": (step - done)
                 * config.batch_size
                 * config.block_size
@@ -220,8 +220,9 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     checkpoints.close()
     if not healthy:
         say(
-            f"stopped: the loss or a gradient at step {step + 1:,} is not finite. The state before "
-            f"it is kept in {run.path}; try a smaller --learning-rate or --optimizer.clip-norm 1"
+            f"stopped: the loss, a gradient or a parameter at step {step + 1:,} is not finite. "
+            f"The state before it is kept in {run.path}; "
+            "try a smaller --learning-rate or --optimizer.clip-norm 1"
         )
         return 1
     if stop.signal is not None:
@@ -236,7 +237,8 @@ def describe(model: LanguageModel) -> str:
         return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
     if isinstance(model, GPT):
         c = model.config
-        return f"GPT, {c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels, context {c.block_size}"
+        shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
+        return f"GPT, {shape}, context {c.block_size}"
     return f"one attention head, context {model.block_size}"
 
 

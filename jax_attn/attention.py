@@ -8,8 +8,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
-from numpy.typing import DTypeLike
 
 from jax_attn.layers import dropout, linear, uniform_fan_in
 
@@ -44,9 +44,9 @@ def attention_weights(
     result has the query's dtype. A row in which nothing may be seen is NaN, as in torch.
     `axis=-2` normalises columns instead of rows, a mistake that some published notebooks print.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * scale
+    scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * factor
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
     return jax.nn.softmax(scores, axis=axis).astype(query.dtype)

@@ -4,8 +4,8 @@ The third is attention with all scores zero; `attention.py` goes on from there.
 """
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-from numpy.typing import DTypeLike
 
 from jax_attn.attention import attention_weights, causal_mask
 

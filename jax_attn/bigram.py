@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer
 
 from jax_attn.layers import Embedding, normal
 
@@ -33,5 +33,5 @@ class BigramLanguageModel(nnx.Module):
             param_dtype=param_dtype,
         )
 
-    def __call__(self, idx: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+    def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
         return self.token_embedding_table(idx)

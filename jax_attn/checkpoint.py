@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_attn.config import TrainConfig
@@ -170,7 +172,7 @@ def _named_arrays(state: TrainState) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): _plain(x) for path, x in leaves}
 
 
-def _from_named_arrays(like: TrainState, arrays: dict[str, Any]) -> TrainState:
+def _from_named_arrays(like: TrainState, arrays: Mapping[str, Any]) -> TrainState:
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     values = [
@@ -183,7 +185,7 @@ def _from_named_arrays(like: TrainState, arrays: dict[str, Any]) -> TrainState:
 
 
 def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _plain(x: Any) -> Any:

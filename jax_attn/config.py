@@ -123,7 +123,8 @@ class GPTShape:
         self.gpt_config(vocab_size=1, block_size=1)
 
     def gpt_config(self, vocab_size: int, block_size: int) -> GPTConfig:
-        fields = dataclasses.asdict(self) | {"vocab_size": vocab_size, "block_size": block_size}
+        fields: dict[str, Any] = dataclasses.asdict(self)
+        fields.update(vocab_size=vocab_size, block_size=block_size)
         return GPTConfig(**fields)
 
 

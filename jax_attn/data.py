@@ -106,18 +106,18 @@ class Corpus:
     name: str  # what `load_corpus` finds it by
     sha256: str  # of the UTF-8 bytes
     tokenizer: CharTokenizer
-    tokens: NDArray[np.unsignedinteger]
+    tokens: NDArray[np.integer]
 
     @property
     def n_train(self) -> int:
         return int(0.9 * len(self.tokens))
 
     @property
-    def train(self) -> NDArray[np.unsignedinteger]:
+    def train(self) -> NDArray[np.integer]:
         return self.tokens[: self.n_train]
 
     @property
-    def validation(self) -> NDArray[np.unsignedinteger]:
+    def validation(self) -> NDArray[np.integer]:
         return self.tokens[self.n_train :]
 
     def require_block(self, block_size: int) -> None:
@@ -177,7 +177,8 @@ def _fetch_tinyshakespeare() -> Path:
             known_hash=f"sha256:{TINYSHAKESPEARE_SHA256}",
             fname=path.name,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_S),
+            # pooch's own annotation leaves its downloader out of its Downloader protocol.
+            downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_S),  # pyright: ignore[reportArgumentType]
         )
     except ValueError as error:  # what arrived has another hash
         raise OSError(str(error)) from error

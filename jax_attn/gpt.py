@@ -8,8 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer
 
 from jax_attn.attention import MultiHeadAttention
 from jax_attn.config import GPTConfig
@@ -147,7 +147,7 @@ class GPT(nnx.Module):
     def block_size(self) -> int:
         return self.config.block_size
 
-    def embed(self, idx: Int[Array, "B T"]) -> Float[Array, "B T C"]:
+    def embed(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
         """Token plus position embeddings, the input of the first block."""
         length = idx.shape[1]
         if length > self.config.block_size:
@@ -157,14 +157,14 @@ class GPT(nnx.Module):
             )
         return self.token_embedding_table(idx) + self.position_embedding_table(jnp.arange(length))
 
-    def __call__(self, idx: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+    def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
         """Logits in at least float32; NaN where an id is outside the vocabulary."""
         x = self.embed(idx)
         for block in self.blocks:
             x = block(x)
         return self.lm_head(self.ln_f(x), self.token_embedding_table)
 
-    def attention_weights(self, idx: Int[Array, "B T"]) -> Float[Array, "L B H T T"]:
+    def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "L B H T T"]:
         """The weights of every layer and head, before dropout; rows sum to 1."""
         x = self.embed(idx)
         weights = []
@@ -186,8 +186,8 @@ class LanguageModelHead(nnx.Module):
         param_dtype: DTypeLike,
     ) -> None:
         shape = (config.n_embd, config.vocab_size)
-        self.kernel = nnx.data(None)
-        self.bias = nnx.data(None)
+        self.kernel: nnx.Param[jax.Array] | None = nnx.data(None)
+        self.bias: nnx.Param[jax.Array] | None = nnx.data(None)
         if not config.tie_embeddings:
             self.kernel = nnx.Param(normal(init_std(config))(rngs.params(), shape, param_dtype))
         if config.head_bias:
@@ -197,12 +197,14 @@ class LanguageModelHead(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T C"], token_embedding_table: Embedding
     ) -> Float[Array, "B T V"]:
-        tied = self.kernel is None
-        kernel = token_embedding_table.embedding[...].T if tied else self.kernel[...]
+        if self.kernel is None:
+            kernel = token_embedding_table.embedding[...].T
+        else:
+            kernel = self.kernel[...]
         dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype is None else self.dtype
         # The loss is taken in at least float32, so the product is not rounded to bfloat16 first.
         wide = jnp.promote_types(dtype, jnp.float32)
-        logits = matmul(x.astype(dtype), kernel.astype(dtype), wide)
+        logits: jax.Array = matmul(x.astype(dtype), kernel.astype(dtype), wide)
         return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
 
 

@@ -16,8 +16,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -88,7 +88,7 @@ class Embedding(nnx.Embed):
     torch raises there. Compiled code cannot, and plain indexing would clamp or wrap in silence.
     """
 
-    def __call__(self, inputs: Int[Array, "..."], out_sharding=None) -> Float[Array, "... C"]:
+    def __call__(self, inputs: Integer[Array, "..."], out_sharding=None) -> Float[Array, "... C"]:
         table = self.embedding[...].astype(self.dtype)
         return table.at[inputs].get(
             mode="fill",

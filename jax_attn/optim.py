@@ -34,12 +34,16 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     optax's own leaves out the 1e-6.
     """
 
+    def init(params):
+        del params
+        return optax.EmptyState()
+
     def update(updates, state, params=None):
         del params
         factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(init, update)
 
 
 def make_optimizer(

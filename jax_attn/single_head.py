@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer
 
 from jax_attn.attention import Head
 from jax_attn.layers import Embedding, linear, normal, uniform_fan_in
@@ -49,15 +49,15 @@ class SingleHeadLanguageModel(nnx.Module):
         )
         self.block_size = block_size
 
-    def _embed(self, idx: Int[Array, "B T"]) -> Float[Array, "B T C"]:
+    def _embed(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
         return self.token_embedding_table(idx) + self.position_embedding_table(
             jnp.arange(idx.shape[1])
         )
 
-    def __call__(self, idx: Int[Array, "B T"]) -> Float[Array, "B T V"]:
+    def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
         """Logits; positions past `block_size` have no embedding and give NaN."""
         return self.lm_head(self.sa_head(self._embed(idx)))
 
-    def attention_weights(self, idx: Int[Array, "B T"]) -> Float[Array, "1 B 1 T T"]:
+    def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "1 B 1 T T"]:
         """The head's weights, in the [L B H T T] form of `GPT.attention_weights`."""
         return self.sa_head.weights(self._embed(idx))[None, :, None]

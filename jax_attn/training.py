@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.loss import IGNORE, next_token_loss_sum
 
@@ -27,13 +27,16 @@ Model = Callable[[Array], Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that a step reads and writes. `graphdef` is the model's structure, not data."""
+    """All that a step reads and writes. `graphdef` is the model's structure, not data.
 
-    step: Int[Array, ""]  # optimizer steps done
+    A pytree, whose leaves JAX replaces by placeholders at times: hence no array annotations.
+    """
+
+    step: Any  # int32 []: optimizer steps done
     params: Any  # nnx.State of the trainable parameters
     opt_state: Any  # of optax
     rest: Any  # nnx.State of everything else: the dropout streams and their counters
-    healthy: Bool[Array, ""]  # False once a step met a loss or gradient that is not finite
+    healthy: Any  # bool []: False once a step met a loss or gradient that is not finite
     graphdef: Any = field(metadata={"static": True})
 
     @classmethod
@@ -67,8 +70,8 @@ class Batches(Protocol):
 class RandomBatches:
     """Windows at random places of a token array on the device, from a stream of (key, step)."""
 
-    tokens: Int[Array, " N"]
-    key: PRNGKeyArray
+    tokens: Any  # any integers [N]
+    key: Any  # a key of jax.random
     batch_size: int = field(metadata={"static": True})
     block_size: int = field(metadata={"static": True})
 
@@ -91,24 +94,24 @@ class RandomBatches:
 class GivenBatches:
     """Batches chosen by the caller: row i is the batch of step `first_step + i`."""
 
-    inputs: Int[Array, "N B T"]
-    targets: Int[Array, "N B T"]
-    first_step: Int[Array, ""]
+    inputs: Any  # any integers [N B T]
+    targets: Any  # any integers [N B T]
+    first_step: Any  # int32 []
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
         row = step - self.first_step
-        return self.inputs[row], self.targets[row]
+        return self.inputs[row].astype(jnp.int32), self.targets[row].astype(jnp.int32)
 
 
-def loss_fn(model: Model, inputs: Int[Array, "B T"], targets: Int[Array, "B T"]):
+def loss_fn(model: Model, inputs: Integer[Array, "B T"], targets: Integer[Array, "B T"]):
     """Sum of the losses in nats and the number of targets that count."""
     return next_token_loss_sum(model(inputs), targets)
 
 
 def loss_and_gradients(
     state: TrainState,
-    inputs: Int[Array, "B T"],
-    targets: Int[Array, "B T"],
+    inputs: Integer[Array, "B T"],
+    targets: Integer[Array, "B T"],
     accumulate_steps: int = 1,
 ) -> tuple[Float[Array, ""], Any, Any]:
     """Mean loss in nats per token, its gradients, and the advanced dropout streams.
@@ -119,7 +122,8 @@ def loss_and_gradients(
 
     def of_part(rest, part):
         def summed(params):
-            model = nnx.merge(state.graphdef, params, rest)
+            # Copied, because the dropout counters may only be advanced by the trace that made them.
+            model = nnx.merge(state.graphdef, params, rest, copy=True)
             model.train()  # dropout on; this model lives for the trace only
             total, count = loss_fn(model, *part)
             return total, (count, nnx.state(model, nnx.Not(nnx.Param)))
@@ -148,26 +152,22 @@ def loss_and_gradients(
 
 def train_step(
     state: TrainState,
-    inputs: Int[Array, "B T"],
-    targets: Int[Array, "B T"],
+    inputs: Integer[Array, "B T"],
+    targets: Integer[Array, "B T"],
     optimizer: optax.GradientTransformation,
     accumulate_steps: int = 1,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One optimizer step, dropout on: the new state, and the loss before it in nats per token.
 
-    When the loss or a gradient is not finite, nothing of the state changes but `healthy`, which
-    becomes False; from then on every step leaves the state as it is.
+    When the loss, a gradient or a new parameter is not finite, nothing of the state changes but
+    `healthy`, which becomes False; from then on every step leaves the state as it is.
     """
     loss, grads, rest = loss_and_gradients(state, inputs, targets, accumulate_steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    stepped = replace(
-        state,
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-        rest=rest,
-    )
+    params = optax.apply_updates(state.params, updates)
+    sizes = jnp.stack([loss, optax.tree.norm(grads), optax.tree.norm(params)])
+    healthy = state.healthy & jnp.isfinite(sizes).all()
+    stepped = replace(state, step=state.step + 1, params=params, opt_state=opt_state, rest=rest)
     kept = jax.tree.map(partial(jnp.where, healthy), stepped, state)
     return replace(kept, healthy=healthy), loss
 
@@ -186,11 +186,16 @@ def train_chunk(
 ) -> tuple[TrainState, Float[Array, " n_steps"]]:
     """`n_steps` steps as one compiled program, and the loss of each. `state` is donated: gone."""
 
-    def body(state: TrainState, _):
+    def body(i, carry):
+        state, losses = carry
         inputs, targets = batches.batch(state.step)
-        return train_step(state, inputs, targets, optimizer, accumulate_steps)
+        state, loss = train_step(state, inputs, targets, optimizer, accumulate_steps)
+        return state, losses.at[i].set(loss)
 
-    return jax.lax.scan(body, state, length=n_steps)
+    # XLA dissolves a loop that it knows to be short, fuses its step otherwise than in a long one,
+    # and rounds differently. It is kept from knowing, so that no chunk length changes any bit.
+    count = jax.lax.optimization_barrier(jnp.int32(n_steps))
+    return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(n_steps)))
 
 
 @partial(jax.jit, static_argnames="block_size")
@@ -208,7 +213,7 @@ def _loss_of_windows(graphdef, state, tokens, first_targets, block_size):
 
 def evaluate(
     model: nnx.Module,
-    tokens: Int[Array, " N"],
+    tokens: Integer[Array, " N"],
     *,
     block_size: int,
     batch_size: int = 64,

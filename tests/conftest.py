@@ -2,7 +2,6 @@
 
 import os
 
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

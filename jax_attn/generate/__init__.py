@@ -5,18 +5,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 
 def generate(
     model: nnx.Module,
-    tokens: Int[Array, "B T0"],
+    tokens: Integer[Array, "B T0"],
     max_new_tokens: int,
     *,
     key: PRNGKeyArray,
     temperature: float = 1.0,
     top_k: int | None = None,
-) -> Int[Array, "B T"]:
+) -> Integer[Array, "B T"]:
     """`tokens` [B T0] continued by `max_new_tokens`: [B T0+N], dropout off.
 
     Every token is predicted from the last `model.block_size` tokens before it, at positions

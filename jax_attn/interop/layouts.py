@@ -193,8 +193,9 @@ def _conv1d(name: str, linear: nnx.Linear) -> Entries:
 
 
 def _norm(name: str, norm: nnx.LayerNorm) -> Entries:
-    yield Entry(f"{name}.weight", norm.scale)
-    yield Entry(f"{name}.bias", norm.bias)
+    for part, param in (("weight", norm.scale), ("bias", norm.bias)):
+        if param is not None:
+            yield Entry(f"{name}.{part}", param)
 
 
 def _under(prefix: str, entries: Iterable[Entry | CausalMask]) -> Entries:

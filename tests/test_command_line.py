@@ -1,0 +1,302 @@
+"""train.py and python -m jax_attn.generate, as a user calls them."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_attn as ja
+import train
+from jax_attn.generate import __main__ as generate_cli
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "40"]
+TINY_GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8",
+            "--block-size", "16", "--batch-size", "4"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog\n" * 40, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a main() with arguments: (exit code, standard output, standard error)."""
+
+    def run(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def metrics_of(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("preset", "more"), [("bigram", []), ("head", []), ("mini", TINY_GPT), ("mini", ["bf16"])]
+)
+def test_a_run_from_end_to_end(call, text, tmp_path, preset, more):
+    more = [*TINY_GPT, "--dtype", "bfloat16"] if more == ["bf16"] else more
+    out_dir = tmp_path / "run"
+    code, out, err = call(train.main, preset, "--data", text, "--out", out_dir, *TINY, *more)
+    assert (code, err) == (0, "")
+    for said in ("model ", "device ", "corpus ", "compiled ", "validation loss", "--- sample"):
+        assert said in out
+
+    names = {path.name for path in out_dir.iterdir()}
+    expected = {
+        "config.json", "tokenizer.json", "metrics.jsonl", "checkpoints", "sample.txt", "loss.png",
+    }  # fmt: skip
+    assert names == (expected if preset == "bigram" else expected | {"attention.png"})
+    for picture in out_dir.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    metrics = metrics_of(out_dir)
+    assert metrics[-1]["step"] == 6
+    assert {"train_loss", "val_loss", "tokens_per_second", "learning_rate", "elapsed_s"} <= set(
+        metrics[-1]
+    )
+    assert [m["step"] for m in metrics if "val_loss" in m] == [3, 6]
+    record = json.loads((out_dir / "config.json").read_text())
+    assert record["corpus"]["characters"] == 44 * 40
+    assert len(record["corpus"]["sha256"]) == 64
+    assert len((out_dir / "sample.txt").read_text()) == 1 + 40 + 1
+
+    # The model of the run is the one that was measured.
+    corpus = ja.load_corpus(str(text), warn=print)
+    block_size = 16 if more else 8
+    loss = ja.evaluate(
+        ja.load_model(out_dir),
+        jnp.asarray(corpus.validation),
+        block_size=block_size,
+        batch_size=train.EVALUATION_TOKENS // block_size,
+    )
+    assert loss == pytest.approx(metrics[-1]["val_loss"], rel=1e-5)
+
+    code, out, err = call(
+        generate_cli.main, out_dir, "--prompt", "the q", "--tokens", 20, "--temperature", 0.8,
+        "--top-k", 3,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert out.startswith("the q")
+    assert len(out) == 5 + 20 + 1
+
+
+def test_the_same_seed_gives_the_same_bits_and_resuming_goes_on_with_them(call, text, tmp_path):
+    """Six steps at once; twice; and three, then three more in another call."""
+    for name, steps in (("a", 6), ("b", 6), ("c", 3)):
+        arguments = ["--steps", steps, "--eval-every", 3, "--checkpoint-every", 3, *TINY_GPT]
+        arguments += ["--model.dropout-rate", 0.2, "--data", text, "--out", tmp_path / name]
+        assert call(train.main, "mini", *arguments)[0] == 0
+    # A constant schedule would hide it, so the third run is told its true length when it goes on.
+    code, _, _ = call(train.main, "--resume", tmp_path / "c", "--steps", 6)
+    assert code == 0
+    samples = [(tmp_path / name / "sample.txt").read_text() for name in "abc"]
+    assert samples[0] == samples[1]
+    params = [
+        b"".join(v.tobytes() for v in ja.to_state_dict(ja.load_model(tmp_path / n)).values())
+        for n in "ab"
+    ]
+    assert params[0] == params[1]
+    steps = [m["step"] for m in metrics_of(tmp_path / "c")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 6
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(call, text, tmp_path, monkeypatch):
+    arguments = [*TINY, *TINY_GPT, "--model.dropout-rate", 0.2, "--data", text]
+    assert call(train.main, *arguments, "--out", tmp_path / "whole")[0] == 0
+
+    update = train.TrainingProgress.update
+
+    def interrupt_at_three(self, step, *figures):
+        update(self, step, *figures)
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train.TrainingProgress, "update", interrupt_at_three)
+    code, out, _ = call(train.main, *arguments, "--out", tmp_path / "broken")
+    assert code == 130
+    assert f"python train.py --resume {tmp_path / 'broken'}" in out
+    monkeypatch.undo()
+    assert call(train.main, "--resume", tmp_path / "broken")[0] == 0
+    params = [ja.to_state_dict(ja.load_model(tmp_path / name)) for name in ("whole", "broken")]
+    for name, value in params[0].items():
+        np.testing.assert_array_equal(value, params[1][name])
+    assert [(m["step"], m["train_loss"]) for m in metrics_of(tmp_path / "whole")] == [
+        (m["step"], m["train_loss"]) for m in metrics_of(tmp_path / "broken")
+    ]
+
+
+def test_a_loss_that_blows_up_stops_the_run_and_keeps_the_last_good_state(call, text, tmp_path):
+    code, out, _ = call(
+        train.main, "bigram", *TINY, "--learning-rate", 1e38, "--data", text,
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 1
+    assert "is not finite" in out
+    assert "try a smaller --learning-rate" in out
+    model = ja.load_model(tmp_path / "run")
+    for value in ja.to_state_dict(model).values():
+        assert np.isfinite(value).all()
+
+
+class TestBadInput:
+    """One clear line on standard error, exit code 2, nothing made or overwritten."""
+
+    def refused(self, result, *said):
+        code, _, err = result
+        assert code == 2
+        assert "Traceback" not in err
+        assert len(err.strip().splitlines()) == 1, err
+        for words in said:
+            assert words in err
+
+    def test_a_missing_file(self, call, tmp_path):
+        result = call(train.main, "--data", tmp_path / "no.txt", "--out", tmp_path / "run")
+        self.refused(result, "no.txt: there is no such file")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"", "the file is empty"),
+            (b"\xff\xfe\x00", "not a UTF-8 text"),
+            (b"short", "too few for block_size 64"),
+        ],
+    )
+    def test_a_file_that_is_no_corpus(self, call, tmp_path, content, said):
+        (tmp_path / "bad.txt").write_bytes(content)
+        result = call(train.main, "--data", tmp_path / "bad.txt", "--out", tmp_path / "run")
+        self.refused(result, "bad.txt", said)
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--model.n-head", "3"], "n_embd 128 is not divisible by n_head 3"),
+            (["--steps", "0"], "steps is 0; it must be greater than 0"),
+            (["--batch-size", "-1"], "batch_size is -1"),
+            (["--block-size", "0"], "block_size is 0"),
+            (["--model.n-layer", "0"], "n_layer is 0"),
+            (["--learning-rate", "nan"], "learning_rate is nan"),
+            (["--model.dropout-rate", "1.5"], "dropout_rate 1.5"),
+            (["--batch-size", "12", "--accumulate-steps", "5"], "not divisible by"),
+            (["--seed", "-1"], "seed -1"),
+            (["medium"], "preset 'medium' is unknown; choose bigram, head, mini"),
+        ],
+    )
+    def test_impossible_settings(self, call, arguments, said, unchecked):
+        self.refused(call(train.main, *arguments), said)
+
+    def test_an_unknown_flag_brings_a_suggestion(self, call):
+        code, _, err = call(train.main, "--stepz", "3")
+        assert code == 2
+        assert "--stepz" in err
+        assert "Perhaps you meant" in err
+        assert "--steps" in err
+
+    def test_an_existing_run_directory(self, call, text, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "precious").write_text("mine")
+        result = call(train.main, "--data", text, "--block-size", 8, "--out", tmp_path / "run")
+        self.refused(result, "exists already", "--resume")
+        assert [p.name for p in (tmp_path / "run").iterdir()] == ["precious"]
+
+    def test_a_run_directory_that_cannot_be_made(self, call, text, tmp_path):
+        (tmp_path / "file").write_text("")
+        out = tmp_path / "file" / "run"
+        result = call(train.main, "--data", text, "--block-size", 8, "--out", out)
+        self.refused(result, "cannot be made")
+
+    def test_resuming_what_is_no_run(self, call, tmp_path):
+        self.refused(call(train.main, "--resume", tmp_path / "no"), "is no run directory")
+        self.refused(call(train.main, "--resume", tmp_path), "is no run directory")
+        self.refused(call(generate_cli.main, tmp_path), "is no run directory")
+
+    def test_damaged_runs(self, call, text, tmp_path):
+        run = tmp_path / "run"
+        assert call(train.main, "bigram", *TINY, "--data", text, "--out", run)[0] == 0
+        config = (run / "config.json").read_text()
+
+        (run / "config.json").write_text(config[:50])
+        self.refused(call(train.main, "--resume", run), "config.json is damaged")
+        (run / "config.json").write_text(config.replace('"steps"', '"stepz"'))
+        self.refused(call(train.main, "--resume", run), "config.json is damaged", "steps")
+        (run / "config.json").write_text(config)
+
+        for file in (run / "checkpoints" / "6").rglob("*"):
+            if file.is_file() and file.parent.name == "d":
+                file.write_bytes(file.read_bytes()[:10])
+        self.refused(call(train.main, "--resume", run), "checkpoint 6 is damaged", "remove")
+        self.refused(call(generate_cli.main, run), "checkpoint 6 is damaged")
+
+        text.write_text(text.read_text().replace("fox", "cat"))
+        self.refused(call(train.main, "--resume", run), "was trained on a text of sha256")
+
+    def test_prompts_and_sampling_settings(self, call, text, tmp_path):
+        run = tmp_path / "run"
+        assert call(train.main, "bigram", *TINY, "--data", text, "--out", run)[0] == 0
+        for arguments, said in (
+            (["--prompt", "ROMEO€"], "characters outside the vocabulary: 'E', 'M', 'O', 'R', '€'"),
+            (["--prompt", ""], "the prompt is empty"),
+            (["--tokens", "0"], "--tokens is 0"),
+            (["--temperature", "-1"], "temperature -1.0 is negative"),
+            (["--top-k", "0"], "top_k 0 keeps no token"),
+        ):
+            self.refused(call(generate_cli.main, run, *arguments), said)
+
+
+def test_as_a_program_and_plain_lines_without_a_terminal(text, tmp_path):
+    """One real process: exit code, no escape sequences, no traceback."""
+    arguments = ["bigram", *TINY, "--data", text, "--out", tmp_path / "run"]
+    run = subprocess.run(
+        [sys.executable, ROOT / "train.py", *map(str, arguments)], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "\x1b" not in run.stdout
+    assert "step 6: training loss" in run.stdout
+    again = subprocess.run(
+        [sys.executable, ROOT / "train.py", *map(str, arguments)], capture_output=True, text=True
+    )
+    assert again.returncode == 2
+    assert again.stderr.startswith("train.py: error: ")
+    sample = subprocess.run(
+        [sys.executable, "-m", "jax_attn.generate", tmp_path / "run", "--tokens", "5"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (sample.returncode, sample.stderr) == (0, "")
+
+
+def test_help_tells_of_presets_and_resuming(call):
+    code, out, _ = call(train.main, "--help")
+    assert code == 0
+    for word in ("bigram", "head", "mini", "lecture", "gpt2", "--resume"):
+        assert word in out
+    code, out, _ = call(train.main, "mini", "--help")
+    for flag in ("--data", "--steps", "--model.n-layer", "--learning-rate", "--dtype", "--out"):
+        assert flag in out
