@@ -1,9 +1,6 @@
-"""Taps and the locator, on a pair of models that is not the lecture's: a gated convolutional net.
+"""The locator names the layer in which one bug is planted, forward or backward, and no other."""
 
-torch keeps channels first and flax last, so every activation changes its layout on the way.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,105 +10,16 @@ import pytest
 import torch
 from flax import nnx
 from jax.core import Tracer
-from torch import Tensor, nn
 
-from parity_tests.harness.bridge import CONV1D, LINEAR, Bridge, Rule
+import jax_attn.gpt
+from parity_tests.gated_convnet import BRIDGE, NAMES, Block, Gate, Net, example_input, reference
+from parity_tests.harness import pairs
+from parity_tests.harness.bridge import Bridge, Rule
 from parity_tests.harness.budgets import FORWARD, GRADIENT
 from parity_tests.harness.compare import assert_parity
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
-from parity_tests.harness.pairing import Twin
-from parity_tests.harness.trace import trace
-
-B, L, C_IN, C, OUT = 2, 7, 3, 5, 4
-
-
-class TorchGate(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(C, C, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.conv(x))
-
-
-class TorchBlock(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.value = nn.Conv1d(C, C, 3, padding=1)
-        self.gate = TorchGate()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.value(x) * self.gate(x)
-
-
-class TorchNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv1d(C_IN, C, 1)
-        self.blocks = nn.ModuleList(TorchBlock() for _ in range(3))
-        self.activation = nn.ReLU(inplace=True)
-        self.head = nn.Linear(C, OUT)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.activation(x).mean(dim=-1))
-
-
-def _conv(n_in: int, n_out: int, width: int, rngs: nnx.Rngs, dtype: jnp.dtype) -> nnx.Conv:
-    return nnx.Conv(n_in, n_out, (width,), padding="SAME", rngs=rngs, param_dtype=dtype)
-
-
-class Gate(nnx.Module):
-    def __init__(self, rngs: nnx.Rngs, dtype: jnp.dtype) -> None:
-        self.conv = _conv(C, C, 3, rngs, dtype)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(self.conv(x))
-
-
-class Block(nnx.Module):
-    def __init__(self, rngs: nnx.Rngs, dtype: jnp.dtype, gate: type[Gate]) -> None:
-        self.value = _conv(C, C, 3, rngs, dtype)
-        self.gate = gate(rngs, dtype)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.value(x) * self.gate(x)
-
-
-class Net(nnx.Module):
-    """`gate` is that of the second block."""
-
-    def __init__(self, dtype: jnp.dtype, gate: type[Gate] = Gate) -> None:
-        rngs = nnx.Rngs(0)
-        self.stem = _conv(C_IN, C, 1, rngs, dtype)
-        self.blocks = nnx.List([Block(rngs, dtype, g) for g in (Gate, gate, Gate)])
-        self.head = nnx.Linear(C, OUT, rngs=rngs, param_dtype=dtype)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(jax.nn.relu(x).mean(axis=1))
-
-
-CHANNELS_LAST = (0, 2, 1)
-NAMES = {
-    "": Twin("", CHANNELS_LAST),
-    "stem": Twin("stem", CHANNELS_LAST),
-    "blocks.{i}": Twin("blocks.{i}", CHANNELS_LAST),
-    "blocks.{i}.**": Twin("blocks.{i}.**", CHANNELS_LAST),
-    "head": "head",
-}
-BRIDGE = Bridge(
-    [
-        Rule("head.weight", "head.kernel", LINEAR),
-        Rule("**.weight", "**.kernel", CONV1D),
-        Rule("**.bias", "**.bias"),
-    ]
-)
+from parity_tests.test_harness_bridge import LECTURE_RULES
 
 
 class HardGate(Gate):
@@ -139,110 +47,18 @@ class SloppyGate(Gate):
         return jax.nn.sigmoid((y + 1e3) - 1e3)
 
 
-class BrokenGate(Gate):
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(x)[:, 1:]
-
-
 class MinusBlock(Block):
     def __call__(self, x: jax.Array) -> jax.Array:
         return x - self.value(x) * self.gate(x)
 
 
-def _reference() -> TorchNet:
-    torch.manual_seed(0)
-    return TorchNet().double()
-
-
-def _input(dtype: type = np.float64) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(B, C_IN, L)).astype(dtype)
-
-
-@pytest.fixture
-def x64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
 def _located(gate: type[Gate] = Gate, plant: Callable[[Net], None] | None = None) -> Location:
-    ref = _reference()
+    ref = reference()
     with jax.enable_x64(True):
         port = BRIDGE.to_port(ref, Net(jnp.float64, gate))
         if plant is not None:
             plant(port)
-    return locate(ref, port, _input(), NAMES, bridge=BRIDGE)
-
-
-@pytest.mark.usefixtures("x64")
-def test_trace_gives_the_same_taps_on_both_sides() -> None:
-    ref = _reference()
-    port = BRIDGE.to_port(ref, Net(jnp.float64))
-    own = {
-        f"blocks.{i}.{part}": f"blocks.{i}.{part}" for i in range(3) for part in ("gate", "value")
-    }
-    of_ref = trace(ref, _input(), own)
-    of_port = trace(port, _input().transpose(CHANNELS_LAST), own)
-    assert set(of_ref) == {tap for name in own for tap in (name, f"{name}:input")}
-    assert_parity(of_ref, {name: tap.transpose(CHANNELS_LAST) for name, tap in of_port.items()})
-
-
-def test_trace_names_every_submodule_and_the_model() -> None:
-    ref = _reference()
-    taps = trace(ref, _input())
-    assert set(taps) == {
-        tap
-        for name in [*dict(ref.named_modules()), "model"]
-        if name not in ("", "blocks")
-        for tap in (name, f"{name}:input")
-    }
-    np.testing.assert_array_equal(taps["model"], ref(torch.from_numpy(_input())).detach())
-    # The activation works in place; what it was given is still what the last block gave.
-    np.testing.assert_array_equal(taps["activation:input"], taps["blocks.2"])
-    assert (taps["activation:input"] != taps["activation"]).any()
-
-
-def test_trace_leaves_no_trace() -> None:
-    """Also where the model raises: hooks are gone, classes have their own `__call__`."""
-    ref, port = _reference().float(), Net(jnp.float32, BrokenGate)
-    before = Gate.__call__, nnx.Conv.__call__, "__call__" in vars(HardGate)
-    with pytest.raises(TypeError, match="shape"):
-        trace(port, _input(np.float32).transpose(CHANNELS_LAST))
-    with pytest.raises(RuntimeError):
-        trace(ref, np.ones((1, 2, 3), np.float32))
-    assert before == (Gate.__call__, nnx.Conv.__call__, "__call__" in vars(HardGate))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in ref.modules())
-
-
-class Twice(nnx.Module):
-    """One layer, called two times, once through a subclass that calls its base."""
-
-    class Doubling(nnx.Linear):
-        def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
-            return 2 * super().__call__(inputs)
-
-    def __init__(self) -> None:
-        self.plain = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
-        self.layer = self.Doubling(2, 2, rngs=nnx.Rngs(0))
-
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y = self.layer(self.layer(x))
-        return y, self.plain(y)
-
-
-def test_trace_counts_calls_and_numbers_arrays() -> None:
-    taps = trace(Twice(), np.ones((1, 2), np.float32), {"it": "layer", "whole": "model"})
-    assert set(taps) == {
-        "it",
-        "it:input",
-        "it#2",
-        "it#2:input",
-        "whole",
-        "whole[1]",
-        "whole:input",
-    }
-    np.testing.assert_array_equal(taps["it"], taps["it#2:input"])
-    with pytest.raises(ValueError, match="never called, or only inside compiled code: nobody"):
-        trace(Twice(), np.ones((1, 2), np.float32), ["nobody"])
+    return locate(ref, port, example_input(), NAMES, bridge=BRIDGE)
 
 
 def test_a_correct_port_has_no_guilty_layer() -> None:
@@ -253,7 +69,7 @@ def test_a_correct_port_has_no_guilty_layer() -> None:
     checked = {(c.label, c.direction, c.mode) for c in location.checks}
     assert len(checked) == len(location.checks) == 4 * (1 + 1 + 3 * 4 + 1)
     weights = {t.name for c in location.checks if not c.name for t in c.report.tensors}
-    assert {name for name, _ in _reference().named_parameters()} < weights
+    assert {name for name, _ in reference().named_parameters()} < weights
 
 
 def test_a_forward_bug_in_the_middle_is_named() -> None:
@@ -287,10 +103,10 @@ def test_a_backward_bug_in_the_middle_is_named() -> None:
 
 
 def test_without_a_bridge_the_gradients_of_inputs_still_tell() -> None:
-    ref = _reference()
+    ref = reference()
     with jax.enable_x64(True):
         port = BRIDGE.to_port(ref, Net(jnp.float64, FrozenGate))
-    location = locate(ref, port, _input(), NAMES)
+    location = locate(ref, port, example_input(), NAMES)
     assert [c.label for c in location.guilty] == ["blocks.1.gate"]
 
 
@@ -375,22 +191,28 @@ def test_another_number_of_arrays_is_no_fault() -> None:
 def test_float32_inaccuracy_is_named_against_a_float64_copy() -> None:
     """The same function in float64; in float32 far less accurate than the reference."""
     assert [c.label for c in _located(SloppyGate).guilty] == []
-    ref = _reference().float()
+    ref = reference().float()
     for gate, guilty in ((Gate, []), (SloppyGate, ["blocks.1.gate"])):
         port = BRIDGE.to_port(ref, Net(jnp.float32, gate))
         location = locate(
-            ref, port, _input(np.float32), NAMES, FORWARD, bridge=BRIDGE, backward_budget=GRADIENT
+            ref,
+            port,
+            example_input(np.float32),
+            NAMES,
+            FORWARD,
+            bridge=BRIDGE,
+            backward_budget=GRADIENT,
         )
         assert [c.label for c in location.guilty] == guilty, str(location)
 
 
 def test_both_models_are_left_as_they_were() -> None:
-    ref = _reference()
+    ref = reference()
     with jax.enable_x64(True):
         port = BRIDGE.to_port(ref, Net(jnp.float64))
         before = BRIDGE.to_reference(port)
     state = {name: p.clone() for name, p in ref.state_dict().items()}
-    locate(ref, port, _input(), NAMES, bridge=BRIDGE)
+    locate(ref, port, example_input(), NAMES, bridge=BRIDGE)
     with jax.enable_x64(True):
         assert_parity(before, BRIDGE.to_reference(port))
     assert_parity(state, dict(ref.state_dict()))
@@ -398,10 +220,39 @@ def test_both_models_are_left_as_they_were() -> None:
 
 
 def test_names_that_pair_nothing_are_refused() -> None:
-    ref = _reference()
+    ref = reference()
     with jax.enable_x64(True):
         port = BRIDGE.to_port(ref, Net(jnp.float64))
     with pytest.raises(ValueError, match="no layer that the reference calls matches trunk"):
-        locate(ref, port, _input(), {**NAMES, "trunk": "stem"})
+        locate(ref, port, example_input(), {**NAMES, "trunk": "stem"})
     with pytest.raises(ValueError, match="call 1 of stem in the reference has no twin: the port"):
-        locate(ref, port, _input(), {**NAMES, "stem": "trunk"})
+        locate(ref, port, example_input(), {**NAMES, "stem": "trunk"})
+
+
+LECTURE_NAMES = {
+    "{which}_embedding_table": "{which}_embedding_table",
+    "blocks.{i}": "blocks.{i}",
+    "blocks.{i}.{part}": "blocks.{i}.{part}",
+    "blocks.{i}.sa.proj": "blocks.{i}.sa.proj",
+    "blocks.{i}.ffwd.net.0": "blocks.{i}.ffwd.expand",
+    "blocks.{i}.ffwd.net.2": "blocks.{i}.ffwd.contract",
+    "ln_f": "ln_f",
+    "lm_head": "lm_head",
+}
+
+
+def test_the_lectures_own_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separate heads against a fused matrix, token ids as input, a head that borrows its matrix."""
+    tied = Rule("lm_head.weight", "token_embedding_table.embedding", alias=True)
+    bridge = Bridge([tied, *LECTURE_RULES], ignore=["**.tril"])
+    pair = pairs.gpt(n_layer=1, activation="gelu", tie_embeddings=True)
+    weights = pair.weights(np.random.default_rng(0))
+    ref = pair.reference({name: torch.from_numpy(value) for name, value in weights.items()})
+    with jax.enable_x64(True):
+        port = pair.port({name: jnp.asarray(value) for name, value in weights.items()})
+    tokens = np.random.default_rng(0).integers(0, 11, (2, 7))
+    location = locate(ref, port, tokens, LECTURE_NAMES, bridge=bridge)
+    assert location.ok, location
+    monkeypatch.setitem(jax_attn.gpt.ACTIVATIONS, "gelu", jax.nn.gelu)  # which means tanh
+    location = locate(ref, port, tokens, LECTURE_NAMES, bridge=bridge)
+    assert [c.label for c in location.guilty] == ["blocks.0.ffwd"]
