@@ -28,7 +28,7 @@ from parity_tests.harness.gradients import (
     heads_joined,
     reference_gradients,
 )
-from parity_tests.harness.pairs import B, C, H, Pair, T
+from parity_tests.harness.pairs import B, C, H, T
 from parity_tests.harness.tiers import (
     Checks,
     assert_all,
@@ -67,7 +67,6 @@ def training_checks(rng: np.random.Generator) -> Checks:
         functions = pair.functions(
             lambda m, a: in_training(m, a, lambda: m(a["x"])),
             lambda m, a: in_training(m, a, lambda: m(a["x"])),
-            dropout=True,
         )
         yield from both_tiers(f"{name} in training", *functions, arrays, budget=FORWARD)
     pair = pairs.gpt("lecture", n_layer=1, dropout_rate=RATE)
@@ -97,7 +96,6 @@ def training_checks(rng: np.random.Generator) -> Checks:
             ),
         ),
         lambda m, a: in_training(m, a, lambda: port_loss_gradients(m, a)),
-        dropout=True,
     )
     yield from both_tiers("gradients in training", *functions, arrays, budget=GRADIENT)
 
@@ -155,7 +153,7 @@ def evaluation_checks(rng: np.random.Generator) -> Checks:
     arrays = {"weights": pair.weights(rng), "idx": pairs.tokens(rng, B, T)}
     yield semantic(
         "fresh model",
-        *pair.functions(lambda m, a: m(a["idx"])[0], lambda m, a: m(a["idx"]), dropout=True),
+        *pair.functions(lambda m, a: m(a["idx"])[0], lambda m, a: m(a["idx"])),
         arrays,
     )
     key = jax.random.key(int(rng.integers(2**31)))
@@ -179,7 +177,7 @@ def evaluation_checks(rng: np.random.Generator) -> Checks:
             "tokens": torch_ref.generate(m, a["idx"], 4, m.block_size, temperature=0.0),
         }
 
-    functions = pair.functions(expected, evaluated, dropout=True)
+    functions = pair.functions(expected, evaluated)
     yield semantic("evaluate and generate in training mode", *functions, arrays)
     yield holds("the mode is kept", modes == [True])
 
@@ -212,19 +210,21 @@ def stream_checks(rng: np.random.Generator) -> Checks:
         with mock.patch.object(jax.random, "bernoulli", note):
             return m(a["idx"])
 
-    in_jax(lambda a: observe(pair.port(a["weights"], dropout=True), a), arrays, np.float32)
+    in_jax(lambda a: observe(pair.port(a["weights"], real_streams=True), a), arrays, np.float32)
     different = {np.asarray(mask)[b].tobytes() for mask in masks for b in range(B)}
     yield holds("a mask for every layer, place and row", len(different) == 2 * 3 * B)
-    yield from step_checks(pair, weights, row)
+    yield from step_checks(row, rng)
 
 
-def step_checks(pair: Pair, weights: Any, row: Any) -> Checks:
+def step_checks(row: Any, rng: np.random.Generator) -> Checks:
     """The same batch again and again at learning rate 0: only the masks can change the loss."""
+    pair = pairs.gpt("lecture", n_layer=1, dropout_rate=RATE)
+    weights = pair.weights(rng)
     optimizer = jax_attn.make_optimizer(OPTIMIZER, 0.0, 6)
 
     def losses(chunks: int) -> Any:
         def run(a: Any) -> Any:
-            model = pair.port(a["weights"], dropout=True)
+            model = pair.port(a["weights"], real_streams=True)
             state = jax_attn.TrainState.create(model, optimizer)
             batches = jax_attn.GivenBatches(a["inputs"], a["inputs"], jnp.int32(0))
             found = []

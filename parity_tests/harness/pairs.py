@@ -56,8 +56,6 @@ class Pair:
         self,
         observe: Observer,
         observe_port: Observer | None = None,
-        *,
-        dropout: bool = False,
     ) -> tuple[Function, Function]:
         """Two functions of {"weights": ..., ...}: build the module, then `observe(module, arrays)`.
 
@@ -66,14 +64,14 @@ class Pair:
         observe_port = observe_port or observe
         return (
             lambda arrays: observe(self.reference(arrays["weights"]), arrays),
-            lambda arrays: observe_port(self.port(arrays["weights"], dropout=dropout), arrays),
+            lambda arrays: observe_port(self.port(arrays["weights"]), arrays),
         )
 
     def weights(self, rng: np.random.Generator) -> Weights:
         """Random values for every parameter, by the reference's names; activations are O(1-10)."""
         reference = self.make_reference()
         return {
-            name: _random(name, tuple(parameter.shape), rng)
+            name: random_parameter(name, tuple(parameter.shape), rng)
             for name, parameter in reference.named_parameters()
         }
 
@@ -85,24 +83,25 @@ class Pair:
         module.load_state_dict({**dict(module.named_buffers()), **weights, **tied})
         return module
 
-    def port(self, weights: Mapping[str, jax.Array], *, dropout: bool = False) -> Any:
+    def port(self, weights: Mapping[str, jax.Array], *, real_streams: bool = False) -> Any:
         """The NNX module with these weights, in their dtype.
 
         Its parameters begin as NaN, not as random numbers: that is faster to compile, and one that
-        the bridge leaves unfilled is not overlooked. With `dropout` all begins as users' models do,
-        since the random streams must be real.
+        the bridge leaves unfilled is not overlooked. Its dropout streams all have one key, unless
+        the real ones are asked for.
         """
         dtype = next(iter(weights.values())).dtype
 
         def make() -> nnx.Module:
             return self.make_port(nnx.Rngs(0), dtype)
 
-        graphdef, shapes = nnx.split(nnx.eval_shape(make))
-        if dropout:
-            state = jax.jit(lambda: nnx.split(make())[1])()
+        graphdef, streams, shapes = nnx.split(nnx.eval_shape(make), nnx.RngState, ...)
+        if real_streams:
+            streams = jax.jit(lambda: nnx.split(make(), nnx.RngState, ...)[1])()
         else:
-            state = jax.tree.map(lambda s: jnp.asarray(np.full(s.shape, np.nan, s.dtype)), shapes)
-        module = nnx.merge(graphdef, state)
+            streams = jax.tree.map(_any_stream, streams)
+        nothing = jax.tree.map(lambda s: jnp.asarray(np.full(s.shape, np.nan, s.dtype)), shapes)
+        module = nnx.merge(graphdef, streams, nothing)
         given = {name: np.asarray(value) for name, value in weights.items()}
         if isinstance(module, jax_attn.GPT) and module.config.tie_embeddings:
             given["lm_head.weight"] = given["token_embedding_table.weight"]
@@ -190,15 +189,26 @@ def tokens(rng: np.random.Generator, *shape: int, vocab_size: int = V) -> NDArra
     return rng.integers(0, vocab_size, shape, dtype=np.int32)
 
 
+def _any_stream(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """A key, or the count of keys drawn from it."""
+    is_key = jnp.issubdtype(shape.dtype, jax.dtypes.prng_key)
+    return jax.random.key(0) if is_key else jnp.zeros(shape.shape, shape.dtype)
+
+
 def _tied(module: nn.Module) -> bool:
     return isinstance(module, torch_ref.GPTLanguageModel) and (
         module.lm_head.weight is module.token_embedding_table.weight
     )
 
 
-def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+def random_parameter(
+    name: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Matrices of variance 1/fan_in, tables of 1, biases of 1/4, norms' scales of both signs."""
     if len(shape) == 2:
-        fan_in = 1 if "embedding" in name else shape[1]
+        # GPT-2's Conv1D holds [in, out], which its names tell as little as these tell Linear's; a
+        # factor of two in some matrices does no harm.
+        fan_in = 1 if "embedding" in name or ".wte." in name or ".wpe." in name else shape[1]
         return rng.normal(size=shape) / fan_in**0.5
     if name.endswith("bias"):
         return rng.normal(size=shape) * 0.5
