@@ -206,17 +206,32 @@ def test_float32_inaccuracy_is_named_against_a_float64_copy() -> None:
         assert [c.label for c in location.guilty] == guilty, str(location)
 
 
+class CountingGate(Gate):
+    calls: nnx.Variable
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.calls[...] += 1
+        return super().__call__(x)
+
+
 def test_both_models_are_left_as_they_were() -> None:
+    """Weights, frozen weights, gradients, and what a layer keeps from call to call."""
     ref = reference()
+    ref.head.weight.requires_grad_(False)
     with jax.enable_x64(True):
         port = BRIDGE.to_port(ref, Net(jnp.float64))
         before = BRIDGE.to_reference(port)
+        gate: Any = port.blocks[1].gate
+        gate.calls = nnx.Variable(jnp.zeros((), jnp.int32))
+        gate.__class__ = CountingGate
     state = {name: p.clone() for name, p in ref.state_dict().items()}
-    locate(ref, port, example_input(), NAMES, bridge=BRIDGE)
-    with jax.enable_x64(True):
-        assert_parity(before, BRIDGE.to_reference(port))
+    assert locate(ref, port, example_input(), NAMES, bridge=BRIDGE).ok
+    assert int(gate.calls[...]) == 0
+    del gate.calls
+    assert_parity(before, BRIDGE.to_reference(port))
     assert_parity(state, dict(ref.state_dict()))
     assert all(p.grad is None for p in ref.parameters())
+    assert not ref.head.weight.requires_grad
 
 
 def test_names_that_pair_nothing_are_refused() -> None:

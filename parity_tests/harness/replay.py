@@ -60,7 +60,7 @@ def nnx_gradients(
     def outputs(weights: nnx.State, inputs: list[jax.Array]) -> list[jax.Array]:
         remaining = iter(inputs)
         given = map_arrays(lambda x: next(remaining) if is_float(x) else x, (args, kwargs))
-        return floats(nnx.merge(graphdef, weights, rest)(*given[0], **given[1]))
+        return floats(_merge(graphdef, weights, rest)(*given[0], **given[1]))
 
     primals, vjp = jax.vjp(outputs, weights, floats([args, kwargs]))
     of_weights, of_inputs = vjp(_like(cotangents, primals))
@@ -102,7 +102,7 @@ def nnx_cotangents(
     graphdef, state = nnx.split(model)
 
     def outputs(zeros: list[list[jax.Array]]) -> list[jax.Array]:
-        copy = nnx.merge(graphdef, state)
+        copy = _merge(graphdef, state)
         calls = iter(zeros)
 
         def tap(name: str, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
@@ -141,6 +141,11 @@ def _torch_vjp(
         )
     )
     return [to_numpy(next(gradients) if x.requires_grad else torch.zeros_like(x)) for x in inputs]
+
+
+def _merge(graphdef: Any, *states: nnx.State) -> Any:
+    """nnx.merge with new variables, which the model may then change inside a derivative too."""
+    return nnx.merge(graphdef, *jax.tree.map(lambda x: x, states))
 
 
 def _like(cotangents: Sequence[NDArray[Any]], outputs: Sequence[jax.Array]) -> list[jax.Array]:
