@@ -41,9 +41,11 @@ from jax_attn import (
     train_chunk,
 )
 from jax_attn.checkpoint import Checkpoints, Run, require_checkpoints
+from jax_attn.config import GPTShape
 from jax_attn.models import LanguageModel, count_parameters
 from jax_attn.plots import plot_attention, plot_loss
 from jax_attn.progress import TrainingProgress
+from jax_attn.torch_script import TorchScript
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
@@ -113,6 +115,8 @@ class StopOnSignal:
 
 def steps_per_chunk(config: TrainConfig, n_parameters: int) -> int:
     """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
+    if config.rng == "torch" and isinstance(config.model, GPTShape):
+        return 1  # the lecture's gpt.py estimates its losses before the last step, too
     flops = 6 * n_parameters * config.batch_size * config.block_size
     flops_per_second = 1e11 if jax.default_backend() == "cpu" else 1e14
     most = min(MAX_CHUNK_STEPS, max(1, int(CHUNK_SECONDS * flops_per_second / flops)))
@@ -137,9 +141,6 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         corpus = load_corpus(config.data, warn=say)
         run.require_same_corpus(corpus)
         checkpoints = require_checkpoints(run)
-        model, optimizer, state = run.fresh()
-        state = checkpoints.restore(state)
-        run.cut_metrics(int(state.step))
     else:
         config = arguments.config
         corpus = load_corpus(config.data, warn=say)
@@ -149,7 +150,16 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
         run = Run.create(path, config, corpus)
         checkpoints = Checkpoints(run)
-        model, optimizer, state = run.fresh()
+    model, optimizer, state = run.fresh()
+    script = None
+    if config.rng == "torch":
+        script = TorchScript(config, corpus)
+        state = TrainState.create(script.initialise(model), optimizer)
+    if isinstance(arguments, ResumedRun):
+        state = checkpoints.restore(state)
+        run.cut_metrics(int(state.step))
+        if script is not None:
+            script.skip(state)
     n_parameters = count_parameters(model)
     first_step = int(state.step)
     device = jax.devices()[0]
@@ -163,29 +173,39 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     if first_step >= config.steps:
         say(f"step {first_step:,} of {config.steps:,}: nothing left to train")
 
-    # The compiled program.
     train_tokens, validation_tokens = jnp.asarray(corpus.train), jnp.asarray(corpus.validation)
-    batches = RandomBatches(
+    batches = random_batches = RandomBatches(
         train_tokens,
         jax.random.fold_in(jax.random.key(config.seed), 1),
         config.batch_size,
         config.block_size,
     )
     chunk_steps = steps_per_chunk(config, n_parameters)
-    started = time.perf_counter()
-    compiled_chunk = train_chunk.lower(
-        state, batches, optimizer, chunk_steps, config.accumulate_steps
-    ).compile()
-    say(f"compiled {chunk_steps} steps as one program in {time.perf_counter() - started:.1f} s")
-
-    # The loop.
+    compiled_chunk = None
     learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
     stop = StopOnSignal()
     step, healthy = first_step, True
+
+    # The loop.
     progress = TrainingProgress(console, first_step, config.steps)
     with run.metrics_path.open("a", encoding="utf-8") as metrics_file, progress:
         begun = time.perf_counter()
         while step < config.steps and healthy and stop.signal is None:
+            if script is not None:
+                if script.estimate_is_due(step):
+                    training, validation = script.estimate(state.model())
+                    progress.say(
+                        f"step {step:,}: train loss {training:.4f}, val loss {validation:.4f} "
+                        "(the lecture's estimate)"
+                    )
+                state, batches = script.next_steps(state, step, chunk_steps)
+            if compiled_chunk is None:
+                started = time.perf_counter()
+                compiled_chunk = train_chunk.lower(
+                    state, batches, optimizer, chunk_steps, config.accumulate_steps
+                ).compile()
+                seconds = time.perf_counter() - started
+                progress.say(f"compiled {chunk_steps} steps as one program in {seconds:.1f} s")
             chunk_begun = time.perf_counter()
             state, losses = compiled_chunk(state, batches)
             losses, healthy = np.asarray(losses), bool(state.healthy)
@@ -213,10 +233,10 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
             metrics_file.write(json.dumps(record) + "\n")
             metrics_file.flush()
             if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoints.save(state)
+                checkpoints.save(state if script is None else script.without_masks(state))
 
     # What remains.
-    checkpoints.save(state)
+    checkpoints.save(state if script is None else script.without_masks(state))
     checkpoints.close()
     if not healthy:
         say(
@@ -228,7 +248,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     if stop.signal is not None:
         say(f"stopped at step {step:,}; go on with: python train.py --resume {run.path}")
         return 128 + stop.signal
-    finish(run, state, corpus, train_tokens, validation_tokens, batches, say)
+    finish(run, state, corpus, train_tokens, validation_tokens, random_batches, script, say)
     return 0
 
 
@@ -254,6 +274,7 @@ def finish(
     train_tokens: jax.Array,
     validation_tokens: jax.Array,
     batches: RandomBatches,
+    script: TorchScript | None,
     say: Any,
 ) -> None:
     """Final losses, a sample, the pictures, and where they are."""
@@ -273,11 +294,14 @@ def finish(
         f"{len(validation_tokens) - 1:,} characters of the validation split"
     )
 
-    key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
-    tokens = generate(model, begin, config.sample_tokens, key=key)
+    if script is not None:
+        tokens = script.sample(model, config.sample_tokens)
+    else:
+        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
+        tokens = generate(model, begin, config.sample_tokens, key=key)[0]
     # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
-    sample = corpus.tokenizer.decode(np.asarray(tokens[0]), errors="replace")
+    sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
 

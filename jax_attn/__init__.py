@@ -26,6 +26,7 @@ from jax_attn.interop import load_state_dict, to_state_dict
 from jax_attn.loss import next_token_loss
 from jax_attn.optim import learning_rate_schedule, make_optimizer
 from jax_attn.single_head import SingleHeadLanguageModel
+from jax_attn.torch_random import Generator
 from jax_attn.training import (
     GivenBatches,
     RandomBatches,
@@ -45,6 +46,7 @@ __all__ = [
     "Corpus",
     "FeedForward",
     "GPTConfig",
+    "Generator",
     "GivenBatches",
     "Head",
     "InputError",

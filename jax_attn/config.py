@@ -171,6 +171,7 @@ class TrainConfig:
     data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a UTF-8 file
     accumulate_steps: int = 1  # micro-batches a step: same result, less memory
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
+    rng: Literal["jax", "torch"] = "jax"  # "torch": draw all as the lecture's script in torch does
     seed: int = 1337  # of initial weights, batches, dropout and the sample
     sample_tokens: int = 500  # length of the sample written at the end
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -192,6 +193,8 @@ class TrainConfig:
                 f"batch_size {self.batch_size} is not divisible by "
                 f"accumulate_steps {self.accumulate_steps}"
             )
+        if self.rng == "torch" and self.accumulate_steps > 1:
+            raise InputError("rng torch draws whole batches: it goes with accumulate_steps 1 only")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed} is outside [0, 2^32)")
 
@@ -300,6 +303,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             eval_every=500,
             checkpoint_every=500,
             sample_tokens=200,
+            accumulate_steps=8,
             optimizer=OptimizerConfig(
                 beta2=0.95,
                 weight_decay=0.1,

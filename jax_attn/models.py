@@ -6,6 +6,7 @@ from flax import nnx
 
 from jax_attn.bigram import BigramLanguageModel
 from jax_attn.config import BigramShape, HeadShape, TrainConfig
+from jax_attn.dropout_tape import replay_dropout
 from jax_attn.gpt import GPT
 from jax_attn.single_head import SingleHeadLanguageModel
 
@@ -27,7 +28,10 @@ def build_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
             vocab_size, config.block_size, shape.n_embd, shape.head_size, rngs=rngs, dtype=dtype
         )
     vocab_size = max(vocab_size, shape.vocab_size)
-    return GPT(shape.gpt_config(vocab_size, config.block_size), rngs=rngs, dtype=dtype)
+    model = GPT(shape.gpt_config(vocab_size, config.block_size), rngs=rngs, dtype=dtype)
+    if config.rng == "torch" and shape.dropout_rate > 0:
+        replay_dropout(model)
+    return model
 
 
 def count_parameters(model: LanguageModel) -> int:
