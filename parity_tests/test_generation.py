@@ -21,6 +21,7 @@ from parity_tests.harness.pairs import Pair, V
 from parity_tests.harness.tiers import (
     Arrays,
     Checks,
+    Function,
     assert_all,
     holds,
     in_jax,
@@ -74,11 +75,16 @@ def generation_checks(
                 if not fresh:
                     return
             noise = gumbel_noise(keys, dtype)
-            expected, margin = reference_tokens(pair, arrays | {"noise": noise}, added, settings)
-            if margin > MARGIN:
+            found = in_torch(
+                reference_tokens(pair, added, settings),
+                arrays | {"noise": noise},
+                np.float64,
+                label,
+            )
+            if found["lead"] > MARGIN:
                 break
         got = in_jax(lambda a: port_tokens(pair, a, added, key, settings), arrays, dtype)
-        yield same_bits(label, expected, got)
+        yield same_bits(label, found["tokens"].astype(np.int32), got)
 
 
 def port_tokens(pair: Pair, arrays: Any, added: int, key: Any, settings: dict[str, Any]) -> Any:
@@ -109,35 +115,30 @@ def gumbel_noise(keys: list[Any], dtype: Any) -> Any:
     return np.array(noise).reshape(len(keys), 2, V)
 
 
-def reference_tokens(
-    pair: Pair, arrays: Arrays, added: int, settings: dict[str, Any]
-) -> tuple[Any, float]:
-    """The float64 reference's tokens, and the smallest lead of a token over the next best."""
-    leads: list[float] = []
-
-    def lead(scores: torch.Tensor) -> None:
-        best = scores.detach().topk(2, dim=-1).values
-        leads.append(float((best[:, 0] - best[:, 1]).min()))
+def reference_tokens(pair: Pair, added: int, settings: dict[str, Any]) -> Function:
+    """The tokens, and the smallest lead that one of them had over the next best."""
 
     def run(a: Any) -> Any:
         model = pair.reference(a["weights"])
-        steps = iter(a["noise"])
+        steps, leads = iter(a["noise"]), []
+
+        def note(scores: torch.Tensor) -> None:
+            best = scores.detach().topk(2, dim=-1).values
+            leads.append((best[:, 0] - best[:, 1]).min())
 
         def multinomial(probs: torch.Tensor, num_samples: int) -> torch.Tensor:
             scores = probs.log() + next(steps)
-            lead(scores)
+            note(scores)
             return scores.argmax(dim=-1, keepdim=True)
 
-        def note(_: Any, __: Any, output: Any) -> None:
-            lead(output[0][:, -1])
-
         if settings is GREEDY:
-            model.register_forward_hook(note)
+            model.register_forward_hook(lambda _, __, output: note(output[0][:, -1]))
         size = getattr(model, "block_size", None)
         with mock.patch.object(torch, "multinomial", multinomial):
-            return torch_ref.generate(model, a["prompt"], added, size, **settings)
+            tokens = torch_ref.generate(model, a["prompt"], added, size, **settings)
+        return {"tokens": tokens, "lead": torch.stack(leads).min()}
 
-    return in_torch(run, arrays, np.float64).astype(np.int32), min(leads)
+    return run
 
 
 def sample_checks(rng: np.random.Generator) -> Checks:

@@ -6,6 +6,7 @@ different primes or products of them, so that no two axes can be confused unseen
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -44,10 +45,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Pair:
-    """How to make a module of the reference and its twin in the port.
-
-    Modules are made anew for every check: a planted bug in a constructor must have its chance.
-    """
+    """How to make a module of the reference and its twin in the port."""
 
     make_reference: Callable[[], nn.Module]
     make_port: Callable[[nnx.Rngs, DTypeLike], nnx.Module]
@@ -95,7 +93,9 @@ class Pair:
         def make() -> nnx.Module:
             return self.make_port(nnx.Rngs(0), dtype)
 
-        graphdef, streams, shapes = nnx.split(nnx.eval_shape(make), nnx.RngState, ...)
+        if (self, str(dtype)) not in _templates:
+            _templates[self, str(dtype)] = nnx.split(nnx.eval_shape(make), nnx.RngState, ...)
+        graphdef, streams, shapes = _templates[self, str(dtype)]
         if real_streams:
             streams = jax.jit(lambda: nnx.split(make(), nnx.RngState, ...)[1])()
         else:
@@ -108,6 +108,16 @@ class Pair:
         return jax_attn.load_state_dict(module, given)
 
 
+# Of each pair and precision: the port's structure and shapes, which take a while to trace.
+_templates: dict[tuple[Pair, str], Any] = {}
+
+
+def forget_templates() -> None:
+    """To be called whenever the port's code has changed: a constructor may make something else."""
+    _templates.clear()
+
+
+@cache
 def head(in_features: int = C, head_size: int = K, **options: Any) -> Pair:
     """A lone head; `options` are `causal`, `scale`."""
     return Pair(
@@ -118,6 +128,7 @@ def head(in_features: int = C, head_size: int = K, **options: Any) -> Pair:
     )
 
 
+@cache
 def multi_head(n_embd: int = C, n_head: int = H, dropout: float = 0.0, **options: Any) -> Pair:
     """Per-head reference against fused port; `options` are `causal`, `qkv_bias`."""
     return Pair(
@@ -128,6 +139,7 @@ def multi_head(n_embd: int = C, n_head: int = H, dropout: float = 0.0, **options
     )
 
 
+@cache
 def feed_forward(activation: str = "relu", dropout: float = 0.0) -> Pair:
     config = gpt_config(activation=activation, dropout_rate=dropout)
     return Pair(
@@ -136,6 +148,7 @@ def feed_forward(activation: str = "relu", dropout: float = 0.0) -> Pair:
     )
 
 
+@cache
 def block(style: str = "lecture", dropout: float = 0.0) -> Pair:
     config = gpt_config(**STYLES[style], dropout_rate=dropout)
     return Pair(
@@ -144,6 +157,7 @@ def block(style: str = "lecture", dropout: float = 0.0) -> Pair:
     )
 
 
+@cache
 def bigram() -> Pair:
     return Pair(
         lambda: torch_ref.BigramLanguageModel(V),
@@ -151,6 +165,7 @@ def bigram() -> Pair:
     )
 
 
+@cache
 def single_head() -> Pair:
     return Pair(
         lambda: torch_ref.SingleHeadLanguageModel(V, BLOCK, C, K),
@@ -160,6 +175,7 @@ def single_head() -> Pair:
     )
 
 
+@cache
 def gpt(style: str = "lecture", compute_dtype: DTypeLike | None = None, **overrides: Any) -> Pair:
     """`overrides` are fields of GPTConfig; `compute_dtype` is the port's alone."""
     config = gpt_config(**(STYLES[style] | overrides))
