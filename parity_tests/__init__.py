@@ -1,0 +1,42 @@
+"""The proof that the JAX port is the same function as the torch reference, and its harness."""
+
+try:
+    import torch  # noqa: F401
+except ImportError:
+    raise ImportError(
+        'parity_tests needs PyTorch, which is not installed: pip install "jax-attn[test]"'
+    ) from None
+
+from parity_tests.harness.bridge import CONV1D, CONV2D, LINEAR, Bridge, BridgeError, Rule
+from parity_tests.harness.budgets import BUDGETS, Budget
+from parity_tests.harness.compare import (
+    Report,
+    assert_parity,
+    bit_identical_after_rounding,
+    compare,
+)
+from parity_tests.harness.locate import locate
+from parity_tests.harness.location import Location
+from parity_tests.harness.pairing import Twin
+from parity_tests.harness.probe import probe
+from parity_tests.harness.trace import trace
+
+__all__ = [
+    "BUDGETS",
+    "CONV1D",
+    "CONV2D",
+    "LINEAR",
+    "Bridge",
+    "BridgeError",
+    "Budget",
+    "Location",
+    "Report",
+    "Rule",
+    "Twin",
+    "assert_parity",
+    "bit_identical_after_rounding",
+    "compare",
+    "locate",
+    "probe",
+    "trace",
+]

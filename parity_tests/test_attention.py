@@ -1,0 +1,169 @@
+"""Attention: `wei` and output of heads and multi-head attention, and the fused kernel.
+
+The reference has one matrix a head and forms `wei`; the port has one matrix for all.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jax_attn
+import torch_ref
+from parity_tests.harness import pairs
+from parity_tests.harness.pairs import BLOCK, B, C, H, K, Pair, S, T
+from parity_tests.harness.tiers import Checks, assert_all, both_tiers, same_bits_after_rounding
+
+LONG = 131  # more than the fused kernel's query block, and no multiple of it
+
+
+def checks(seed: int) -> Checks:
+    rng = np.random.default_rng(seed)
+    heads = {
+        "causal head": pairs.head(),
+        "encoder head": pairs.head(causal=False),
+        "unscaled head": pairs.head(scale=1.0),
+        "square head": pairs.head(C, C),
+        "multi-head": pairs.multi_head(),
+        "encoder multi-head": pairs.multi_head(causal=False),
+        "biased multi-head": pairs.multi_head(qkv_bias=True),
+        "one-head multi-head": pairs.multi_head(C, 1),
+    }
+    for name, pair in heads.items():
+        yield from checks_of_pair(name, pair, rng, (B, T, C))
+    for length in (1, BLOCK):
+        yield from checks_of_pair(
+            f"multi-head T={length}", heads["multi-head"], rng, (B, length, C)
+        )
+    for name in ("causal head", "encoder head", "multi-head"):
+        yield from checks_of_pair(f"cross {name}", heads[name], rng, (B, T, C), source_length=S)
+    yield from kernel_checks(rng)
+    yield from masked_checks(rng)
+
+
+def checks_of_pair(
+    name: str,
+    pair: Pair,
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    source_length: int | None = None,
+) -> Checks:
+    """`wei` and output in both tiers, and the literal claim about the bits of `wei`."""
+    arrays: dict[str, Any] = {"weights": pair.weights(rng), "x": rng.normal(size=shape)}
+    if source_length is not None:
+        arrays["context"] = rng.normal(size=(shape[0], source_length, shape[2]))
+    yield from both_tiers(name, *pair.functions(observe), arrays)
+    yield same_bits_after_rounding(f"wei of {name}", *pair.functions(observe_weights), arrays)
+
+
+def observe(module: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    x, context = arrays["x"], arrays.get("context")
+    return {"wei": module.weights(x, context), "output": module(x, context)}
+
+
+def observe_weights(module: Any, arrays: Mapping[str, Any]) -> Any:
+    return module.weights(arrays["x"], arrays.get("context"))
+
+
+def kernel_checks(rng: np.random.Generator) -> Checks:
+    """The fused kernel against the lecture's formula, past its own block of queries."""
+    shape = (1, H, LONG, K)
+    arrays = {name: rng.normal(size=shape) * 2 for name in ("query", "key", "value")}
+    for implementation in ("explicit", "blocked"):
+        yield from both_tiers(
+            f"{implementation} kernel T={LONG}",
+            lambda a: lecture_attention(a["query"], a["key"], a["value"]),
+            lambda a, how=implementation: jax_attn.dot_product_attention(
+                a["query"], a["key"], a["value"], implementation=how
+            ),
+            arrays,
+        )
+    yield from both_tiers(
+        "kernel, not causal, its own scale",
+        lambda a: lecture_attention(a["query"], a["key"], a["value"], causal=False, scale=0.3),
+        lambda a: jax_attn.dot_product_attention(
+            a["query"], a["key"], a["value"], causal=False, scale=0.3
+        ),
+        {name: value[:, :, :T] for name, value in arrays.items()},
+    )
+
+
+def masked_checks(rng: np.random.Generator) -> Checks:
+    """Where finite stand-ins for -inf are found out, and the rows and columns that one can mix up.
+
+    Scores of -1e12 lie below any finite fill in use. A row that may see nothing is NaN in torch.
+    """
+    arrays = {"query": rng.normal(size=(B, T, K)), "key": rng.normal(size=(B, T, K))}
+    seen = rng.random((T, T)) < 0.5
+    seen[3] = False
+    seen[4] = True
+    for name, mask in (("causal", np.tril(np.ones((T, T), bool))), ("random", seen)):
+        yield from both_tiers(
+            f"{name} mask",
+            lambda a: lecture_weights(a["query"], a["key"], a["mask"]),
+            lambda a: jax_attn.attention_weights(a["query"], a["key"], mask=a["mask"]),
+            arrays | {"mask": mask},
+        )
+    one = np.full((1, T, 1), 1e6)
+    yield from both_tiers(
+        "scores of -1e12",
+        lambda a: lecture_weights(a["query"], a["key"], a["mask"]),
+        lambda a: jax_attn.attention_weights(a["query"], a["key"], mask=a["mask"]),
+        {"query": one, "key": -one, "mask": np.tril(np.ones((T, T), bool))},
+    )
+    yield from both_tiers(
+        "columns normalised on request",
+        lambda a: lecture_weights(a["query"], a["key"], a["mask"], dim=-2),
+        lambda a: jax_attn.attention_weights(a["query"], a["key"], mask=a["mask"], axis=-2),
+        arrays | {"mask": np.tril(np.ones((T, T), bool))},
+    )
+    yield from both_tiers(
+        "causal_mask",
+        lambda a: torch.tril(torch.ones(T, T, dtype=torch.bool)),
+        lambda a: jax_attn.causal_mask(T),
+        arrays,
+    )
+
+
+def lecture_weights(query, key, mask, dim=-1, scale=None):
+    wei = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    return torch.softmax(wei.masked_fill(~mask, float("-inf")), dim=dim)
+
+
+def lecture_attention(query, key, value, causal=True, scale=None):
+    length = query.shape[-2]
+    mask = torch.ones(length, length, dtype=torch.bool)
+    return lecture_weights(query, key, mask.tril() if causal else mask, scale=scale) @ value
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_checks(seed):
+    assert_all(checks(seed))
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 9),
+    source_length=st.none() | st.integers(1, 9),
+    n_head=st.integers(1, 4),
+    head_size=st.integers(1, 6),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_shape(batch, length, source_length, n_head, head_size, seed):
+    n_embd = n_head * head_size
+    pair = pairs.multi_head(n_embd, n_head)
+    rng = np.random.default_rng(seed)
+    assert_all(checks_of_pair("multi-head", pair, rng, (batch, length, n_embd), source_length))
+
+
+def test_reference_head_is_the_formula():
+    """The lecture's class and the formula above agree: either may be the yardstick."""
+    head = torch_ref.Head(C, K, BLOCK).double()
+    x = torch.randn(B, T, C, dtype=torch.float64)
+    expected = lecture_attention(head.query(x), head.key(x), head.value(x))
+    torch.testing.assert_close(head(x), expected, rtol=0, atol=1e-15)

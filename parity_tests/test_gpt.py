@@ -1,0 +1,90 @@
+"""The whole GPT: every hidden state, every `wei`, the logits."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity_tests.harness import pairs
+from parity_tests.harness.pairs import BLOCK, STYLES, B, Pair, T
+from parity_tests.harness.tiers import (
+    Checks,
+    assert_all,
+    bfloat16,
+    both_tiers,
+    same_bits_after_rounding,
+)
+
+
+def checks(seed: int) -> Checks:
+    rng = np.random.default_rng(seed)
+    for style in STYLES:
+        yield from checks_of_pair(f"{style} GPT", pairs.gpt(style), rng, (B, T))
+    yield from checks_of_pair("GPT, T = 1", pairs.gpt(), rng, (1, 1))
+    yield from checks_of_pair("GPT, T = block", pairs.gpt("gpt2"), rng, (B, BLOCK))
+    yield from checks_of_pair("GPT of one head", pairs.gpt(n_head=1), rng, (B, T))
+    for style in STYLES:
+        # Its weights and inputs have bfloat16's few bits; so do its activations.
+        pair = pairs.gpt(style, compute_dtype=jnp.bfloat16)
+        arrays = {"weights": pair.weights(rng), "idx": pairs.tokens(rng, B, T)}
+        logits = pair.functions(lambda m, a: m(a["idx"])[0], lambda m, a: m(a["idx"]))
+        yield bfloat16(f"{style} GPT, logits", *logits, arrays)
+
+
+def checks_of_pair(
+    name: str, pair: Pair, rng: np.random.Generator, shape: tuple[int, int]
+) -> Checks:
+    vocab_size = pair.make_reference().lm_head.out_features
+    idx = pairs.tokens(rng, *shape, vocab_size=vocab_size)
+    arrays = {"weights": pair.weights(rng), "idx": idx}
+    yield from both_tiers(name, *pair.functions(observe_reference, observe_port), arrays)
+    weights = pair.functions(lambda m, a: m.attention_weights(a["idx"]))
+    yield same_bits_after_rounding(f"wei of {name}", *weights, arrays)
+
+
+def observe_reference(model: Any, arrays: Any) -> dict[str, Any]:
+    idx = arrays["idx"]
+    x = model.token_embedding_table(idx) + model.position_embedding_table(
+        torch.arange(idx.shape[1])
+    )
+    states = {"embedded": x}
+    for i, block in enumerate(model.blocks):
+        x = states[f"block {i}"] = block(x)
+    states["ln_f"] = model.ln_f(x)
+    return states | {"wei": model.attention_weights(idx), "logits": model(idx)[0]}
+
+
+def observe_port(model: Any, arrays: Any) -> dict[str, Any]:
+    idx = arrays["idx"]
+    x = model.embed(idx)
+    states = {"embedded": x}
+    for i, block in enumerate(model.blocks):
+        x = states[f"block {i}"] = block(x)
+    states["ln_f"] = model.ln_f(x)
+    return states | {"wei": model.attention_weights(idx), "logits": model(idx)}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_checks(seed):
+    assert_all(checks(seed))
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(
+    style=st.sampled_from(sorted(STYLES)),
+    n_layer=st.integers(1, 3),
+    n_head=st.integers(1, 3),
+    head_size=st.integers(1, 4),
+    vocab_size=st.integers(1, 13),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, BLOCK)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_shape(style, n_layer, n_head, head_size, vocab_size, shape, seed):
+    pair = pairs.gpt(
+        style, n_layer=n_layer, n_head=n_head, n_embd=n_head * head_size, vocab_size=vocab_size
+    )
+    assert_all(checks_of_pair("GPT", pair, np.random.default_rng(seed), shape))
