@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import jax
 import torch
+from jax.experimental.compilation_cache import compilation_cache
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,7 +21,11 @@ def in_processes(
     with tempfile.TemporaryDirectory(prefix="parity-programs-") as folder:
         if jobs == 1:
             prepare(folder)
-            yield from map(function, items)
+            try:
+                yield from map(function, items)
+            finally:
+                jax.config.update("jax_compilation_cache_dir", None)
+                compilation_cache.reset_cache()  # it would go on writing to a folder that is gone
             return
         context = multiprocessing.get_context("spawn")  # a forked JAX deadlocks
         with ProcessPoolExecutor(jobs, context, prepare, (folder,)) as pool:
