@@ -64,11 +64,11 @@ def training_checks(rng: np.random.Generator) -> Checks:
             "x": rng.normal(size=(B, T, C)),
             "uniform": [rng.random(shape) for shape in shapes],
         }
-        functions = pair.functions(
+        reference, port = pair.functions(
             lambda m, a: in_training(m, a, lambda: m(a["x"])),
             lambda m, a: in_training(m, a, lambda: m(a["x"])),
         )
-        yield from both_tiers(f"{name} in training", *functions, arrays, budget=FORWARD)
+        yield from both_tiers(f"{name} in training", reference, port, arrays, budget=FORWARD)
     pair = pairs.gpt("lecture", n_layer=1, dropout_rate=RATE)
     while True:
         arrays = {

@@ -38,7 +38,7 @@ def checks(seed: int) -> Checks:
 def checks_of_pair(
     name: str, pair: Pair, rng: np.random.Generator, shape: tuple[int, int]
 ) -> Checks:
-    vocab_size = pair.make_reference().lm_head.out_features
+    vocab_size: Any = pair.make_reference().lm_head.out_features  # pyright: ignore
     idx = pairs.tokens(rng, *shape, vocab_size=vocab_size)
     arrays = {"weights": pair.weights(rng), "idx": idx}
     yield from both_tiers(name, *pair.functions(observe_reference, observe_port), arrays)

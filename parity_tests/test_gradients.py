@@ -116,15 +116,11 @@ def module_checks(rng: np.random.Generator) -> Checks:
             return (m(*(a[key] for key in inputs)) * a["cotangent"]).sum()
 
         arrays = draw_smooth(pair, draw, scalar)
-        yield from both_tiers(
-            name,
-            *pair.functions(
-                lambda m, a, f=scalar, i=inputs: reference_gradients(m, a, f, i),
-                lambda m, a, f=scalar, i=inputs: port_gradients(m, a, f, i),
-            ),
-            arrays,
-            budget=GRADIENT,
+        reference, port = pair.functions(
+            lambda m, a, f=scalar, i=inputs: reference_gradients(m, a, f, i),
+            lambda m, a, f=scalar, i=inputs: port_gradients(m, a, f, i),
         )
+        yield from both_tiers(name, reference, port, arrays, budget=GRADIENT)
 
 
 def function_checks(rng: np.random.Generator) -> Checks:

@@ -102,7 +102,7 @@ def transformers_checks(rng: np.random.Generator) -> Checks:
             n_layer=L,
             n_head=H,
             tie_word_embeddings=tied,
-            attn_implementation="eager",
+            attn_implementation="eager",  # pyright: ignore[reportCallIssue]
             bos_token_id=None,
             eos_token_id=None,
         )

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
-from numpy.typing import DTypeLike, NDArray
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
 from torch import nn
 
 import jax_attn
@@ -197,7 +198,8 @@ def gpt(style: str = "lecture", compute_dtype: DTypeLike | None = None, **overri
 
 
 def gpt_config(**overrides: Any) -> jax_attn.GPTConfig:
-    fields = {"vocab_size": V, "block_size": BLOCK, "n_layer": L, "n_head": H, "n_embd": C}
+    fields: dict[str, Any] = {"vocab_size": V, "block_size": BLOCK}
+    fields |= {"n_layer": L, "n_head": H, "n_embd": C}
     return jax_attn.GPTConfig(**(fields | overrides))
 
 
