@@ -40,7 +40,9 @@ def checks(seed: int) -> Checks:
             f"multi-head T={length}", heads["multi-head"], rng, (B, length, C)
         )
     for name in ("causal head", "encoder head", "multi-head"):
-        yield from checks_of_pair(f"cross {name}", heads[name], rng, (B, T, C), source_length=S)
+        for length in (T, S):
+            label = f"cross {name} T={T} S={length}"
+            yield from checks_of_pair(label, heads[name], rng, (B, T, C), source_length=length)
     yield from kernel_checks(rng)
     yield from masked_checks(rng)
 
@@ -73,12 +75,12 @@ def kernel_checks(rng: np.random.Generator) -> Checks:
     """The fused kernel against the lecture's formula, past its own block of queries."""
     shape = (1, H, LONG, K)
     arrays = {name: rng.normal(size=shape) * 2 for name in ("query", "key", "value")}
-    for implementation in ("explicit", "blocked"):
+    for implementation, scale in (("explicit", None), ("blocked", None), ("blocked", 0.3)):
         yield from both_tiers(
-            f"{implementation} kernel T={LONG}",
-            lambda a: lecture_attention(a["query"], a["key"], a["value"]),
-            lambda a, how=implementation: jax_attn.dot_product_attention(
-                a["query"], a["key"], a["value"], implementation=how
+            f"{implementation} kernel T={LONG}{'' if scale is None else ', its own scale'}",
+            lambda a, s=scale: lecture_attention(a["query"], a["key"], a["value"], scale=s),
+            lambda a, how=implementation, s=scale: jax_attn.dot_product_attention(
+                a["query"], a["key"], a["value"], scale=s, implementation=how
             ),
             arrays,
         )

@@ -1,8 +1,8 @@
 """The weight bridge: every number of the reference goes to one place of the port, and comes back.
 
-Proved four ways: exact round trip; a bijection, by giving every number a name; a one-hot probe of
-the square matrices, where a missing transpose has no shape to give it away; and GPT-2's names
-against a conversion written by hand. And it is loud: a wrong name or shape is an error.
+Proved four ways: exact round trip; a bijection, by giving every number a name; every parameter, and
+GPT-2's names, against a conversion written by hand; a one-hot probe of the square matrices, where a
+missing transpose has no shape to give it away. And it is loud: a wrong name or shape is an error.
 """
 
 from collections.abc import Callable
@@ -47,6 +47,8 @@ def checks(seed: int) -> Checks:
         for dtype in (np.float64, np.float32):
             yield round_trip(f"{name}, {np.dtype(dtype).name} round trip", pair, rng, dtype)
         yield bijection(f"{name}, every number in one place", pair)
+    for style in STYLES:
+        yield places(f"{style} GPT, by hand", pairs.gpt(style), rng)
     yield from square_probes(rng)
     yield from gpt2_layout(rng)
     yield from refusals(rng)
@@ -85,6 +87,47 @@ def bijection(name: str, pair: Pair) -> Check:
     )
     flat = np.concatenate([np.ravel(leaf) for leaf in arrived])
     return same_bits(name, np.arange(1, start, dtype=np.float64), np.sort(flat))
+
+
+def places(name: str, pair: Pair, rng: np.random.Generator) -> Check:
+    """Each of the port's parameters against what the lecture's weights say it must hold."""
+    weights = pair.weights(rng)
+    by_hand = {"token_embedding_table.embedding": weights["token_embedding_table.weight"]}
+    by_hand["position_embedding_table.embedding"] = weights["position_embedding_table.weight"]
+    for i in range(L):
+        block = f"blocks.{i}"
+        by_hand |= norm_by_hand(weights, f"{block}.ln1") | norm_by_hand(weights, f"{block}.ln2")
+        for part in ("weight", "bias"):
+            rows = [
+                weights.get(f"{block}.sa.heads.{head}.{name}.{part}")
+                for name in ("query", "key", "value")
+                for head in range(H)
+            ]
+            kernel = "kernel" if part == "weight" else "bias"
+            if rows[0] is not None:
+                by_hand[f"{block}.sa.qkv.{kernel}"] = np.concatenate(rows).T
+            for ours, theirs in (
+                ("sa.proj", "sa.proj"),
+                ("ffwd.expand", "ffwd.net.0"),
+                ("ffwd.contract", "ffwd.net.2"),
+            ):
+                by_hand[f"{block}.{ours}.{kernel}"] = weights[f"{block}.{theirs}.{part}"].T
+    by_hand |= norm_by_hand(weights, "ln_f")
+    if "lm_head.weight" in weights:
+        by_hand["lm_head.kernel"] = weights["lm_head.weight"].T
+        by_hand["lm_head.bias"] = weights["lm_head.bias"]
+
+    def parameters(a: Any) -> Any:
+        state = nnx.state(pair.port(a["weights"]), nnx.Param)
+        return {
+            ".".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)
+        }
+
+    return same_bits(name, by_hand, in_jax(parameters, {"weights": weights}, np.float64))
+
+
+def norm_by_hand(weights: StateDict, name: str) -> StateDict:
+    return {f"{name}.scale": weights[f"{name}.weight"], f"{name}.bias": weights[f"{name}.bias"]}
 
 
 def square_probes(rng: np.random.Generator) -> Checks:

@@ -1,0 +1,247 @@
+"""Faults of the loss, its means over a text, and of gradients where the forward pass is right."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jax_attn.layers
+from parity_tests.harness.mutants.model import odd_norm
+from parity_tests.harness.mutants.planting import Mutant, Plant, edited, item, patched
+
+SUM = "jax_attn.loss:next_token_loss_sum"
+MEAN = "jax_attn.loss:next_token_loss"
+GRADIENTS = "jax_attn.training:loss_and_gradients"
+EVALUATE = "jax_attn.training:evaluate"
+WINDOWS = "jax_attn.training:_loss_of_windows"
+
+
+def _loss_mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
+    return Mutant(name, "loss", description, "loss", plant, equivalent)
+
+
+def _gradient_mutant(name: str, description: str, plant: Plant) -> Mutant:
+    return Mutant(name, "gradient", description, "gradients", plant)
+
+
+def mean_of_row_means(logits: Any, targets: Any) -> Any:
+    losses = -jnp.take_along_axis(
+        jax.nn.log_softmax(logits), jnp.maximum(targets, 0)[..., None], axis=-1
+    )[..., 0]
+    counted = targets != -1
+    rows = jnp.where(counted, losses, 0).sum(-1) / counted.sum(-1)
+    return rows.mean()
+
+
+def scattered(self: Any, inputs: Any, out_sharding: Any = None) -> Any:
+    """Embedding whose gradient overwrites where an id occurs again."""
+
+    @jax.custom_vjp
+    def rows(table: Any) -> Any:
+        return table.at[inputs].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+    def backward(table: Any, cotangent: Any) -> Any:
+        return (jnp.zeros_like(table).at[inputs].set(cotangent),)
+
+    rows.defvjp(lambda table: (rows(table), table), backward)
+    return rows(self.embedding[...].astype(self.dtype))
+
+
+def backward_product(change: Callable[[Any, Any], tuple[Any, Any]]) -> Plant:
+    """The derivative of the matrix product with `change(dx, dkernel)` at its end."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        layers = jax_attn.layers
+
+        def backward(out_dtype: Any, saved: Any, dy: Any) -> Any:
+            return change(*layers._matmul_backward(out_dtype, saved, dy))
+
+        layers.matmul.defvjp(layers._matmul_forward, backward)
+        try:
+            yield
+        finally:
+            layers.matmul.defvjp(layers._matmul_forward, layers._matmul_backward)
+
+    return plant
+
+
+def _frozen_deviation(x: Any, scale: Any, bias: Any, epsilon: float) -> Any:
+    deviation = jax.lax.stop_gradient(jnp.sqrt(x.var(-1, keepdims=True) + epsilon))
+    return (x - x.mean(-1, keepdims=True)) / deviation * scale + bias
+
+
+MUTANTS = [
+    _loss_mutant(
+        "-1 is the last class",
+        "an ignored target counts as class V - 1",
+        edited(SUM, "targets != IGNORE", "targets >= IGNORE"),
+    ),
+    _loss_mutant(
+        "ignored targets in the denominator",
+        "mean over all, not over those that count",
+        edited(SUM, "counted.sum(dtype=jnp.int32)", "jnp.int32(targets.size)"),
+    ),
+    _loss_mutant(
+        "mean of row means", "rows of few targets weigh more", patched(MEAN, mean_of_row_means)
+    ),
+    _loss_mutant("sum for mean", "not divided", edited(MEAN, "total / count", "total")),
+    _loss_mutant("bits", "log2 for log", edited(SUM, "jnp.log(", "jnp.log2(")),
+    _loss_mutant(
+        "loss in bfloat16",
+        "logits rounded on the way in",
+        edited(SUM, "logits.astype(", "logits.astype(jnp.bfloat16).astype("),
+    ),
+    _loss_mutant(
+        "no maximum",
+        "exp(logits) overflows",
+        edited(SUM, "wide.max(axis=-1, keepdims=True)", "jnp.zeros(())"),
+    ),
+    _loss_mutant(
+        "difference of large numbers",
+        "log(sum(exp)) with the maximum back on: a sure prediction's loss is lost in rounding",
+        edited(
+            SUM,
+            "losses = jnp.log(jnp.exp(wide).sum(axis=-1)) - chosen",
+            "top = logits.max(-1).astype(wide.dtype)\n"
+            "    losses = (jnp.log(jnp.exp(wide).sum(axis=-1)) + top) - (chosen + top)",
+        ),
+    ),
+    _loss_mutant(
+        "label smoothing",
+        "a tenth of the weight on all classes",
+        edited(SUM, "- chosen", "- (0.9 * chosen + 0.1 * wide.mean(-1))"),
+    ),
+    _loss_mutant(
+        "targets clamped",
+        "one outside the vocabulary counts as its last token",
+        edited(SUM, 'mode="fill", fill_value=jnp.nan', 'mode="clip"'),
+    ),
+    _loss_mutant(
+        "mean of the parts' means",
+        "accumulation gives a part with few targets the weight of a full one",
+        edited(
+            GRADIENTS,
+            "return rest, (total, count, grads)",
+            "return rest, (total / count, jnp.ones_like(count),"
+            " jax.tree.map(lambda g: g / count, grads))",
+        ),
+    ),
+    _loss_mutant(
+        "ragged end dropped",
+        "evaluate leaves out what does not fill a batch",
+        edited(EVALUATE, "range(1, n_targets + 1, span)", "range(1, n_targets + 2 - span, span)"),
+    ),
+    _loss_mutant(
+        "padding counted",
+        "evaluate takes the last token again for every place past the end",
+        edited(WINDOWS, "inside = places < tokens.shape[0]", "inside = places >= 0"),
+    ),
+    _loss_mutant(
+        "evaluate divides by all tokens",
+        "the first token is no target",
+        edited(EVALUATE, "/ n_targets)", "/ (n_targets + 1))"),
+    ),
+    _loss_mutant(
+        "estimate from one batch",
+        "estimate_loss sees the first batch again and again",
+        edited("jax_attn.training:estimate_loss", "np.int32(i)", "np.int32(0)"),
+    ),
+    _loss_mutant(
+        "gradient through the maximum",
+        "no stop_gradient around what is subtracted",
+        edited(SUM, "jax.lax.stop_gradient(", "("),
+        equivalent="what is subtracted from all logits has no influence, so no gradient either",
+    ),
+    _gradient_mutant(
+        "half a gradient at 0",
+        "maximum(x, 0) for ReLU",
+        item("jax_attn.gpt:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
+    ),
+    _gradient_mutant(
+        "repeated ids overwrite",
+        "the embedding's gradient is set, not added",
+        patched("jax_attn.layers:Embedding.__call__", scattered),
+    ),
+    _gradient_mutant(
+        "tied gradient counted once",
+        "none through the output matrix",
+        edited(
+            "jax_attn.gpt:LanguageModelHead.__call__",
+            "kernel = token_embedding_table.embedding[...].T",
+            "kernel = jax.lax.stop_gradient(token_embedding_table.embedding[...].T)",
+        ),
+    ),
+    _gradient_mutant(
+        "untied",
+        "the output matrix is a parameter of its own that begins the same",
+        edited("jax_attn.gpt:LanguageModelHead.__init__", "not config.tie_embeddings", "True"),
+    ),
+    _gradient_mutant(
+        "weights held fast",
+        "stop_gradient on wei",
+        edited(
+            "jax_attn.attention:attention_weights",
+            "jax.nn.softmax(scores, axis=axis)",
+            "jax.lax.stop_gradient(jax.nn.softmax(scores, axis=axis))",
+        ),
+    ),
+    _gradient_mutant(
+        "positions held fast",
+        "stop_gradient on the position embedding",
+        edited(
+            "jax_attn.gpt:GPT.embed",
+            "self.position_embedding_table(jnp.arange(length))",
+            "jax.lax.stop_gradient(self.position_embedding_table(jnp.arange(length)))",
+        ),
+    ),
+    _gradient_mutant(
+        "branch held fast",
+        "no gradient into what attention reads",
+        edited(
+            "jax_attn.gpt:Block.__call__",
+            "self.sa(self.ln1(x))",
+            "self.sa(jax.lax.stop_gradient(self.ln1(x)))",
+        ),
+    ),
+    _gradient_mutant(
+        "deviation held fast",
+        "layer norm's gradient without the term of its variance",
+        odd_norm(_frozen_deviation),
+    ),
+    _gradient_mutant(
+        "-inf added",
+        "scores + log(mask): a row that sees nothing has a gradient of NaN",
+        edited(
+            "jax_attn.attention:attention_weights",
+            "jnp.where(mask, scores, -jnp.inf)",
+            "scores + jnp.log(mask.astype(scores.dtype))",
+        ),
+    ),
+    _gradient_mutant(
+        "mean over the batch",
+        "a matrix's gradient divided by the number of rows",
+        backward_product(lambda dx, dkernel: (dx, dkernel / 2)),
+    ),
+    _gradient_mutant(
+        "gradient in bfloat16",
+        "what goes back through a matrix product is rounded",
+        backward_product(lambda dx, dk: (dx.astype(jnp.bfloat16).astype(dx.dtype), dk)),
+    ),
+    _gradient_mutant(
+        "gradient of the sum",
+        "the loss is a mean, its gradient is not divided",
+        edited(GRADIENTS, "g / count.astype(g.dtype)", "g"),
+    ),
+    _gradient_mutant(
+        "straight through",
+        "ReLU's gradient is 1 everywhere",
+        item(
+            "jax_attn.gpt:ACTIVATIONS",
+            "relu",
+            lambda x: x + jax.lax.stop_gradient(jax.nn.relu(x) - x),
+        ),
+    ),
+]
