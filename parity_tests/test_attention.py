@@ -4,7 +4,7 @@ The reference has one matrix a head and forms `wei`; the port has one matrix for
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -75,7 +75,9 @@ def kernel_checks(rng: np.random.Generator) -> Checks:
     """The fused kernel against the lecture's formula, past its own block of queries."""
     shape = (1, H, LONG, K)
     arrays = {name: rng.normal(size=shape) * 2 for name in ("query", "key", "value")}
-    for implementation, scale in (("explicit", None), ("blocked", None), ("blocked", 0.3)):
+    kernels: list[tuple[Literal["explicit", "blocked"], float | None]]
+    kernels = [("explicit", None), ("blocked", None), ("blocked", 0.3)]
+    for implementation, scale in kernels:
         yield from both_tiers(
             f"{implementation} kernel T={LONG}{'' if scale is None else ', its own scale'}",
             lambda a, s=scale: lecture_attention(a["query"], a["key"], a["value"], scale=s),

@@ -99,12 +99,13 @@ def places(name: str, pair: Pair, rng: np.random.Generator) -> Check:
         by_hand |= norm_by_hand(weights, f"{block}.ln1") | norm_by_hand(weights, f"{block}.ln2")
         for part in ("weight", "bias"):
             rows = [
-                weights.get(f"{block}.sa.heads.{head}.{name}.{part}")
+                weights[whole]
                 for name in ("query", "key", "value")
                 for head in range(H)
+                if (whole := f"{block}.sa.heads.{head}.{name}.{part}") in weights
             ]
             kernel = "kernel" if part == "weight" else "bias"
-            if rows[0] is not None:
+            if rows:
                 by_hand[f"{block}.sa.qkv.{kernel}"] = np.concatenate(rows).T
             for ours, theirs in (
                 ("sa.proj", "sa.proj"),

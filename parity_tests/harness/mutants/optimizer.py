@@ -43,8 +43,8 @@ def _decay_unscaled(rate: Any, b1: Any, b2: Any, eps: Any, decay: Any, mask: Any
 def _uncorrected(rate: Any, b1: Any, b2: Any, eps: Any, decay: Any, mask: Any) -> Any:
     adam = optax.scale_by_adam(b1, b2, eps)
 
-    def update(gradients: Any, state: Any, params: Any = None) -> Any:
-        _, state = adam.update(gradients, state, params)
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        _, state = adam.update(updates, state, params)
         step = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), state.mu, state.nu)
         return step, state
 
@@ -61,10 +61,15 @@ def _clip_each(limit: float) -> optax.GradientTransformation:
     def one(g: Any) -> Any:
         return g * jnp.minimum(1.0, limit / (jnp.linalg.norm(g) + 1e-6))
 
-    def update(gradients: Any, state: Any, params: Any = None) -> Any:
-        return jax.tree.map(one, gradients), state
+    def init(params: Any) -> Any:
+        del params
+        return optax.EmptyState()
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        return jax.tree.map(one, updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 MUTANTS = [

@@ -120,7 +120,7 @@ def _find(target: str) -> tuple[Any, Any]:
 
 def _recompiled(target: str, old: str, new: str) -> Any:
     _, original = _find(target)
-    plain = original.fget if isinstance(original, property) else original
+    plain: Any = original.fget if isinstance(original, property) else original
     plain = getattr(plain, "__func__", plain)  # of a class method
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(plain)))
     assert source.count(old) == 1, f"{target}: {old!r} stands there {source.count(old)} times"
