@@ -112,6 +112,11 @@ class StopOnSignal:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
 
+    def listen_no_more(self) -> None:
+        """Once everything is saved, either signal may stop the program at once."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
 
 def steps_per_chunk(config: TrainConfig, n_parameters: int) -> int:
     """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
@@ -238,6 +243,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     # What remains.
     checkpoints.save(state if script is None else script.without_masks(state))
     checkpoints.close()
+    stop.listen_no_more()
     if not healthy:
         say(
             f"stopped: the loss, a gradient or a parameter at step {step + 1:,} is not finite. "

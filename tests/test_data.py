@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jax_attn as ja
@@ -15,7 +15,7 @@ def silent(line):
     raise AssertionError(f"unexpected warning: {line}")
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_decode_undoes_encode(text):
     tokenizer = ja.CharTokenizer.from_text(text)
