@@ -3,7 +3,7 @@
 import os
 import sys
 
-# Several processes share an accelerator's memory.
+# Several processes may share an accelerator's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from dataclasses import dataclass
@@ -13,10 +13,14 @@ import jax
 import tyro
 from rich.console import Console
 
-from parity_tests.harness import output
+from parity_tests.harness import output, page
 from parity_tests.harness.guilty import first_guilty_layer
 from parity_tests.harness.ladder import RUNGS, run_task
-from parity_tests.harness.workers import in_processes
+from parity_tests.harness.matrix import NO_BUG, problems, run_mutant
+from parity_tests.harness.mutants import REGISTRY
+from parity_tests.harness.workers import workers
+
+WIDTH = 170  # of what is not a terminal: the kill matrix has many columns
 
 
 @dataclass(frozen=True)
@@ -34,26 +38,51 @@ class Arguments:
 def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m parity_tests")
     unknown = [rung for rung in arguments.rungs if rung not in RUNGS]
-    if unknown or arguments.seeds < 1:
-        what = f"no such rung: {', '.join(unknown)}; there are {', '.join(RUNGS)}"
-        print(
-            f"parity_tests: error: {what if unknown else '--seeds must be at least 1'}",
-            file=sys.stderr,
-        )
-        return 2
+    if unknown:
+        return refuse(f"no such rung: {', '.join(unknown)}; there are {', '.join(RUNGS)}")
+    if arguments.seeds < 1:
+        return refuse(f"--seeds is {arguments.seeds}; it must be at least 1")
+    if arguments.jobs < 0:
+        return refuse(f"--jobs is {arguments.jobs}; it cannot be negative")
     console = Console()
-    jobs = arguments.jobs or (os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1)
-    tasks = [(rung, arguments.seeds) for rung in arguments.rungs]
-    results = []
-    with console.status("") as status:
-        for result in in_processes(run_task, tasks, min(jobs, len(tasks))):
-            results.append(result)
-            status.update(f"{len(results)} of {len(tasks)} rungs")
-    output.print_ladder(console, results)
-    ok = all(result.ok for result in results)
-    if not ok:
-        console.print(first_guilty_layer(), highlight=False, markup=False, soft_wrap=True)
-    return 0 if ok else 1
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    on_cpu = jax.default_backend() == "cpu"
+    jobs = arguments.jobs or (os.cpu_count() or 1 if on_cpu else 1)
+
+    with workers(jobs) as run, console.status("") as status:
+        tasks = [(rung, arguments.seeds) for rung in arguments.rungs]
+        ladder = []
+        for result in run(run_task, tasks):
+            ladder.append(result)
+            status.update(f"{len(ladder)} of {len(tasks)} rungs")
+        same = all(result.ok for result in ladder)
+        output.print_ladder(console, ladder)
+
+        matrix = []
+        if arguments.mutants and same:
+            names = [NO_BUG, *(mutant.name for mutant in REGISTRY)]
+            for result in run(run_mutant, names):
+                matrix.append(result)
+                status.update(f"{len(matrix)} of {len(names)} planted bugs")
+            output.print_matrix(console, matrix)
+
+    if not same:
+        console.print()
+        output.say(console, first_guilty_layer())
+        if arguments.mutants:
+            output.say(console, "No bugs are planted in a port that differs already.")
+    if arguments.json:
+        output.write_json(arguments.json, ladder, matrix)
+    if arguments.report:
+        page.write(arguments.report, ladder, matrix)
+        output.say(console, f"the page is {arguments.report}")
+    return 0 if same and not problems(matrix) else 1
+
+
+def refuse(message: str) -> int:
+    print(f"parity_tests: error: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""Tables for a terminal."""
+"""The ladder and the kill matrix, for a terminal and as JSON."""
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
 from parity_tests.harness.ladder import RUNGS, RungResult
+from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems, tally
+from parity_tests.harness.mutants.baselines import RULES
 
 MOST_FAILURES = 3  # printed in full for each rung
 
@@ -46,6 +53,60 @@ def print_ladder(console: Console, results: Sequence[RungResult]) -> None:
             say(console, f"{failure.check}\n{failure.detail}")
         if len(result.failures) > MOST_FAILURES:
             say(console, f"… and {len(result.failures) - MOST_FAILURES} more in {result.rung}")
+
+
+def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
+    """One row a bug: x where a rung or a public suite's rule catches it, ! where it raises."""
+    table = Table(title="Planted bugs: what catches them", title_justify="left", padding=(0, 0))
+    table.add_column("bug")
+    for column in [*RUNGS, *RULES]:
+        table.add_column(column.replace("_", " "), justify="center")
+    marks = {"passes": "[dim]·[/]", "differs": "[green]x[/]", "raises": "[yellow]![/]"}
+    for kind, group in groupby(results, key=lambda r: kind_of(r)):
+        table.add_row(f"[bold]{kind}[/]")
+        for result in group:
+            mutant = BY_NAME.get(result.name)
+            alike = " (equivalent)" if mutant and mutant.equivalent else ""
+            cells = [marks[result.rungs[rung]] for rung in RUNGS]
+            cells += ["[blue]x[/]" if result.rules[rule] else "[dim]·[/]" for rule in RULES]
+            table.add_row(f"  {result.name}{alike}", *cells)
+    counts = tally(results)
+    table.add_section()
+    table.add_row("[bold]caught[/]", *(str(counts[column]) for column in [*RUNGS, *RULES]))
+    console.print(table)
+    real = [r for r in results if r.name != NO_BUG and not BY_NAME[r.name].equivalent]
+    caught = sum(result.caught for result in real)
+    say(
+        console,
+        f"{caught} of {len(real)} bugs caught; {len(results) - 1 - len(real)} equivalent ones "
+        f"listed. Rules of public suites: {', '.join(f'{rule} {counts[rule]}' for rule in RULES)}.",
+    )
+    for control in (result for result in results if result.name == NO_BUG):
+        wrong = [rule for rule, caught in control.rules.items() if caught]
+        if wrong:
+            say(console, f"False alarms on the port as it is: {', '.join(wrong)}.")
+    for problem in problems(results):
+        console.print(f"[bold red]problem[/] {problem}", highlight=False)
+
+
+def kind_of(result: MutantResult) -> str:
+    return "control" if result.name == NO_BUG else BY_NAME[result.name].kind
+
+
+def write_json(path: Path, ladder: Sequence[RungResult], matrix: Sequence[MutantResult]) -> None:
+    """Every figure of both tables. Infinite ratios become null."""
+    record: dict[str, Any] = {
+        "device": device(),
+        "rungs": [
+            asdict(result)
+            | {"ok": result.ok}
+            | ({"worst_ratio": None} if math.isinf(result.worst_ratio) else {})
+            for result in ladder
+        ],
+        "mutants": [asdict(result) | {"kind": kind_of(result)} for result in matrix],
+        "problems": problems(matrix) if matrix else [],
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def ratio(value: float) -> str:

@@ -4,32 +4,26 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 import jax
 import torch
-from jax.experimental.compilation_cache import compilation_cache
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
-def in_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], jobs: int
-) -> Iterator[Result]:
-    """`function` of every item, in their order; in this process where `jobs` is 1."""
+@contextmanager
+def workers(jobs: int) -> Iterator[Map]:
+    """A `map` whose results come in order, from this process alone where `jobs` is 1."""
     with tempfile.TemporaryDirectory(prefix="parity-programs-") as folder:
         if jobs == 1:
             prepare(folder)
-            try:
-                yield from map(function, items)
-            finally:
-                jax.config.update("jax_compilation_cache_dir", None)
-                compilation_cache.reset_cache()  # it would go on writing to a folder that is gone
+            yield map
             return
         context = multiprocessing.get_context("spawn")  # a forked JAX deadlocks
         with ProcessPoolExecutor(jobs, context, prepare, (folder,)) as pool:
-            yield from pool.map(function, items)
+            yield pool.map
 
 
 def prepare(folder: str) -> None:

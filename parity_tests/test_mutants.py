@@ -1,0 +1,95 @@
+"""Planted bugs: all can be planted; of each class, one is planted and caught where it must be.
+
+`python -m parity_tests --mutants` runs the whole registry against every rung.
+"""
+
+import inspect
+
+import pytest
+
+import jax_attn.attention
+import jax_attn.gpt
+from parity_tests.harness.ladder import RUNGS, run_rung
+from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems
+from parity_tests.harness.mutants import REGISTRY
+from parity_tests.harness.mutants.baselines import RULES
+
+REPRESENTATIVES = [
+    "scale of all channels",
+    "sees the next token",
+    "tanh GELU for the exact one",
+    "fast variance",
+    "post-norm",
+    "ignored targets in the denominator",
+    "tied gradient counted once",
+    "decay of everything",
+    "given batches from row 0",
+    "square matrices not transposed",
+    "the same key at every step",
+    "not scaled up",
+    "batches counted from the chunk",
+]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_caught_by_its_rung(name):
+    mutant = BY_NAME[name]
+    with mutant.planted():
+        result = run_rung(mutant.caught_by, [0], stop_early=True)
+    assert result.failures, "it survives"
+    assert not result.crashed, result.failures
+
+
+def test_one_of_every_class():
+    assert {BY_NAME[name].kind for name in REPRESENTATIVES} == {m.kind for m in REGISTRY}
+
+
+def test_registry():
+    assert len({mutant.name for mutant in REGISTRY}) == len(REGISTRY)
+    assert {mutant.caught_by for mutant in REGISTRY} <= set(RUNGS)
+    assert sum(not mutant.equivalent for mutant in REGISTRY) >= 80
+
+
+@pytest.mark.parametrize("mutant", REGISTRY, ids=lambda mutant: mutant.name)
+def test_can_be_planted_and_leaves_no_trace(mutant):
+    """Fails where the port's source has moved on and an edit no longer finds its place."""
+    before = dict(vars(jax_attn.attention)), dict(jax_attn.gpt.ACTIVATIONS)
+    with mutant.planted():
+        pass
+    assert (dict(vars(jax_attn.attention)), dict(jax_attn.gpt.ACTIVATIONS)) == before
+
+
+def test_a_planted_function_is_another_one():
+    before = jax_attn.causal_mask
+    with BY_NAME["sees the next token"].planted():
+        assert jax_attn.causal_mask is jax_attn.attention.causal_mask is not before
+        assert bool(jax_attn.causal_mask(2)[0, 1])
+    assert jax_attn.causal_mask is before
+    assert "k=1" not in inspect.getsource(before)
+
+
+def result(name, **outcomes):
+    rungs = {rung: outcomes.get(rung, "passes") for rung in RUNGS}
+    return MutantResult(name, rungs, dict.fromkeys(RULES, False), 0.0)
+
+
+def test_a_survivor_is_a_problem():
+    found = problems([result("no scale")])
+    assert "attention: no scale survives, and is not listed as equivalent" in found
+
+
+def test_so_are_a_false_alarm_an_idle_rung_and_the_wrong_rung():
+    found = problems(
+        [
+            result(NO_BUG, gpt="differs"),
+            result("no scale", gpt="differs"),
+            result("mask inverted", attention="raises"),
+            result("keys without bias", loss="differs"),
+        ]
+    )
+    assert "without any bug, gpt fail" in found
+    assert "attention: no scale should be caught by attention, which passes" in found
+    assert "attention: mask inverted should be caught by attention, which raises" in found
+    assert "attention: keys without bias is listed as equivalent, but loss notice it" in found
+    assert "data catches nothing" in found
+    assert "gpt catches nothing" not in found
