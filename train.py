@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -40,11 +41,12 @@ from jax_attn import (
     load_corpus,
     train_chunk,
 )
-from jax_attn.checkpoint import Checkpoints, Run, require_checkpoints
+from jax_attn.checkpoint import Checkpoints
 from jax_attn.config import GPTShape
 from jax_attn.models import LanguageModel, count_parameters
 from jax_attn.plots import plot_attention, plot_loss
 from jax_attn.progress import TrainingProgress
+from jax_attn.run import Run
 from jax_attn.torch_script import TorchScript
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
@@ -145,7 +147,6 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         config = run.config
         corpus = load_corpus(config.data, warn=say)
         run.require_same_corpus(corpus)
-        checkpoints = require_checkpoints(run)
     else:
         config = arguments.config
         corpus = load_corpus(config.data, warn=say)
@@ -154,14 +155,18 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
         run = Run.create(path, config, corpus)
-        checkpoints = Checkpoints(run)
+    checkpoints = Checkpoints(run, say)
     model, optimizer, state = run.fresh()
     script = None
     if config.rng == "torch":
         script = TorchScript(config, corpus)
         state = TrainState.create(script.initialise(model), optimizer)
     if isinstance(arguments, ResumedRun):
-        state = checkpoints.restore(state)
+        restored = checkpoints.restore(state)
+        if restored is None:
+            say("no checkpoint yet: the run begins at step 0")
+        else:
+            state = restored
         run.cut_metrics(int(state.step))
         if script is not None:
             script.skip(state)
@@ -189,7 +194,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     compiled_chunk = None
     learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
     stop = StopOnSignal()
-    step, healthy = first_step, True
+    step, healthy, validation_loss = first_step, True, None
 
     # The loop.
     progress = TrainingProgress(console, first_step, config.steps)
@@ -237,8 +242,12 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
                 )
             metrics_file.write(json.dumps(record) + "\n")
             metrics_file.flush()
+            validation_loss = record.get("val_loss")
             if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoints.save(state if script is None else script.without_masks(state))
+                os.fsync(metrics_file.fileno())  # never behind the checkpoint
+                checkpoints.save(
+                    state if script is None else script.without_masks(state), validation_loss
+                )
 
     # What remains.
     checkpoints.save(state if script is None else script.without_masks(state))
