@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ MAX_BYTES = 1 << 26  # far above any file of a run; a larger one is not read int
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file. FileNotFoundError, or ValueError with the fault in words."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("not a file")  # a pipe would be waited on for ever
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
