@@ -25,7 +25,7 @@ import numpy as np
 
 from jax_attn import checksums
 from jax_attn.errors import InputError
-from jax_attn.json_files import read_json, sync_folder, write_json
+from jax_attn.json_files import read_json, sync, sync_folder, write_json
 from jax_attn.models import LanguageModel
 from jax_attn.run import Run, versions_in_use
 from jax_attn.training import TrainState
@@ -63,14 +63,12 @@ class Checkpoints:
         if step in self._steps() and step not in self._faulty:
             return
         partial = self._run.checkpoints_path / f"{step}.writing"
-        try:
+        with self._run.writing():
             for remnant in self._run.checkpoints_path.glob("*"):
                 if REMNANT.fullmatch(remnant.name):
                     shutil.rmtree(remnant)
             partial.mkdir(parents=True)
             self._orbax.save(partial.absolute() / "arrays", _named_arrays(state))
-        except OSError as error:
-            raise self._unwritable(error) from error
         self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
@@ -135,6 +133,8 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         replace(self._run, versions=versions_in_use()).write(partial)
         write_json(partial / "progress.json", {"step": step, "validation_loss": validation_loss})
+        if self._run.metrics_path.exists():
+            sync(self._run.metrics_path)  # never behind a checkpoint
         checksums.seal(partial)
         final = partial.with_name(str(step))
         if final.exists():  # damaged
@@ -166,19 +166,12 @@ class Checkpoints:
 
     def _finish_writing(self) -> None:
         writing, self._writing = self._writing, None
-        try:
-            if writing is not None:
-                writing.result()
-        except Exception as error:  # Orbax and TensorStore raise of every kind
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: Exception) -> InputError:
-        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        return InputError(
-            f"a checkpoint cannot be written to {self._run.checkpoints_path} "
-            f"({reason.splitlines()[0][:200]}); make room there, then go on with: "
-            f"python train.py --resume {self._run.path}"
-        )
+        with self._run.writing():
+            try:
+                if writing is not None:
+                    writing.result()
+            except ValueError as error:  # TensorStore's, whatever the fault
+                raise OSError(0, str(error).strip().splitlines()[0][:200]) from error
 
 
 def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:

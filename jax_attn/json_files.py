@@ -47,8 +47,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def sync_folder(path: Path) -> None:
     """Puts a folder's list of names on the disk."""
     if os.name == "posix":  # elsewhere a folder cannot be opened, and need not be
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Puts what was written to a file or folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -99,6 +102,42 @@ class Run:
             ) from error
         return cls(path, config, CharTokenizer.load(path / "tokenizer.json"), corpus, versions)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes to this run meanwhile. InputError when somebody does."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "lock")
+        with self.writing():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise InputError(
+                    f"{self.path} is being trained by another process; wait for it or stop it"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns the failure to write a file of this run into an InputError with the remedy."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written to ({error.strerror or error}); see to its room "
+                f"and permissions, then go on with: python train.py --resume {self.path}"
+            ) from error
+
+    def with_steps(self, steps: int) -> Run:
+        """The same run with another total of steps, for good."""
+        run = dataclasses.replace(self, config=dataclasses.replace(self.config, steps=steps))
+        with self.writing():
+            run.write(self.path)
+        return run
+
     def require_same_corpus(self, corpus: Corpus) -> None:
         """InputError unless `corpus` is the text that the run was trained on."""
         if corpus.sha256 != self.corpus["sha256"]:
@@ -132,22 +171,30 @@ class Run:
                 f"{saved.path}"
             )
 
-    def cut_metrics(self, step: int) -> dict[str, Any] | None:
+    def cut_metrics(self, step: int) -> dict[str, Any]:
         """Drops what is recorded of steps past `step`: they will be made again.
 
-        A line torn when the run was killed goes too. Returns the record of `step`, if there is one.
+        A line torn when the run was killed goes too. Returns the last record left, or {}.
         """
         try:
             lines = self.metrics_path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
-            return None
+            return {}
         records = [(line, _record(line)) for line in lines]
         kept = [(line, record) for line, record in records if record and record["step"] <= step]
         if len(kept) < len(lines):
             partial = self.metrics_path.with_name(self.metrics_path.name + ".writing")
-            partial.write_bytes(b"".join(line for line, _ in kept))
-            partial.replace(self.metrics_path)
-        return kept[-1][1] if kept and kept[-1][1]["step"] == step else None
+            with self.writing():
+                partial.write_bytes(b"".join(line for line, _ in kept))
+                partial.replace(self.metrics_path)
+        return kept[-1][1] if kept else {}
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Adds a line."""
+        line = (json.dumps(record) + "\n").encode()
+        with self.writing(), self.metrics_path.open("ab", buffering=0) as file:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fresh(self) -> tuple[LanguageModel, Any, TrainState]:
         """The run's model, optimizer and state as they were before the first step."""
