@@ -56,7 +56,7 @@ class JaxBigram:
 
 
 class TorchBigram:
-    """"lecture" is the code as taught; "best" gathers batches at once and fuses the optimizer."""
+    """ "lecture" is the code as taught; "best" gathers batches at once and fuses the optimizer."""
 
     units = STEPS
 

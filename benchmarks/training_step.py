@@ -68,7 +68,12 @@ class TorchTraining:
         state = lecture_state_dict(case)
         if kind == "lecture":
             model = GPTLanguageModel(
-                case.vocab_size, case.block_size, case.n_layer, case.n_head, case.n_embd, dropout=0.0
+                case.vocab_size,
+                case.block_size,
+                case.n_layer,
+                case.n_head,
+                case.n_embd,
+                dropout=0.0,
             )
             tensors = {name: torch.from_numpy(x) for name, x in state.items()}
             buffers = {n: b for n, b in model.state_dict().items() if n not in tensors}
@@ -78,9 +83,7 @@ class TorchTraining:
         else:
             model = FastGPT(case).load_lecture(state)
             self._loss = torch.compile(model) if kind == "compiled" else model
-            self._optimizer = torch.optim.AdamW(
-                model.parameters(), lr=LEARNING_RATE, fused=True
-            )
+            self._optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
         inputs, targets = random_batches(case, STEPS)
         self._batches = list(zip(torch.from_numpy(inputs), torch.from_numpy(targets), strict=True))
 
