@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.attention import MultiHeadAttention
+from jax_attn.cache import Cache, KeyValues
 from jax_attn.config import GPTConfig
 from jax_attn.layers import Embedding, dropout, layer_norm, linear, matmul, normal, zeros
 
@@ -99,6 +100,14 @@ class Block(nnx.Module):
         x = x + self.sa(self.ln1(x))
         return x + self.ffwd(self.ln2(x))
 
+    def step(
+        self, x: Float[Array, "B 1 C"], past: KeyValues, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 C"], KeyValues]:
+        """The same at one position, which sees the `past` and itself."""
+        attended, past = self.sa.step(self.ln1(x), past, position)
+        x = x + attended
+        return x + self.ffwd(self.ln2(x)), past
+
 
 class GPT(nnx.Module):
     """Token ids to logits, computed in `dtype` (None: the parameters').
@@ -172,6 +181,26 @@ class GPT(nnx.Module):
             weights.append(block.sa.weights(block.ln1(x)))
             x = block(x)
         return jnp.stack(weights)
+
+    def prefill(self, idx: Integer[Array, "B T"]) -> Cache:
+        """Every layer's keys and values [B H T K] of the positions from 0 on."""
+        x = self.embed(idx)
+        cache = []
+        for block in self.blocks:
+            cache.append(block.sa.keys_values(block.ln1(x)))
+            x = block(x)
+        return tuple(cache)
+
+    def step(
+        self, idx: Integer[Array, "B 1"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 V"], Cache]:
+        """The logits at `position`, whose token is `idx`, and the cache with that position."""
+        x = self.token_embedding_table(idx) + self.position_embedding_table(position[None])
+        layers = []
+        for block, past in zip(self.blocks, cache, strict=True):
+            x, past = block.step(x, past, position)
+            layers.append(past)
+        return self.lm_head(self.ln_f(x), self.token_embedding_table), tuple(layers)
 
 
 class LanguageModelHead(nnx.Module):

@@ -1,11 +1,15 @@
 """Sampling from a language model, one compiled program for all tokens."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+
+from jax_attn.cache import Cache, CachedModel
 
 
 def generate(
@@ -24,8 +28,46 @@ def generate(
     Logits are divided by `temperature` (0 = the likeliest token, no randomness); `top_k` keeps
     only the k likeliest. The same key gives the same tokens.
 
+    Up to `block_size` a token costs one position, for keys and values are kept. Past it every
+    position moves with every token, so the whole window is computed again.
+
     Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
     """
+    extend, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
+    return extend(text, cache, tokens.shape[1], text.shape[1])[0]
+
+
+def stream(
+    model: nnx.Module,
+    tokens: Integer[Array, "B T0"],
+    max_new_tokens: int,
+    chunk: int,
+    *,
+    key: PRNGKeyArray,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+) -> Iterator[Integer[np.ndarray, "B n"]]:
+    """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made."""
+    extend, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
+    total = text.shape[1]
+    for start in range(tokens.shape[1], total, chunk):
+        stop = min(start + chunk, total)
+        text, cache = extend(text, cache, start, stop)
+        yield np.asarray(text)[:, start:stop]
+
+
+Extend = Callable[[jax.Array, Cache, int, int], tuple[jax.Array, Cache]]
+
+
+def _begin(
+    model: nnx.Module,
+    tokens: Integer[Array, "B T0"],
+    max_new_tokens: int,
+    key: PRNGKeyArray,
+    temperature: float,
+    top_k: int | None,
+) -> tuple[Extend, Integer[Array, "B T"], Cache]:
+    """`_extend` for these settings, the prompt with room for the new tokens, and its cache."""
     if tokens.ndim != 2 or tokens.shape[1] < 1:
         raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
     if temperature < 0:
@@ -35,45 +77,94 @@ def generate(
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens} is negative")
     graphdef, state = nnx.split(model)
-    room = jnp.zeros((tokens.shape[0], max_new_tokens), jnp.int32)
-    return _generate(
-        graphdef,
-        state,
-        jnp.concatenate([tokens.astype(jnp.int32), room], axis=1),
-        key,
-        jnp.asarray(temperature, jnp.float32),
-        prompt_length=tokens.shape[1],
-        greedy=temperature == 0,
-        top_k=top_k,
-    )
+    text = jnp.pad(tokens.astype(jnp.int32), ((0, 0), (0, max_new_tokens)))
+    prompt_length = tokens.shape[1]
+    cache = _prefill(graphdef, state, text, prompt_length=prompt_length)
+
+    def extend(text: jax.Array, cache: Cache, start: int, stop: int) -> tuple[jax.Array, Cache]:
+        return _extend(
+            graphdef,
+            state,
+            text,
+            cache,
+            key,
+            jnp.asarray(temperature, jnp.float32),
+            jnp.asarray(start, jnp.int32),
+            jnp.asarray(stop, jnp.int32),
+            prompt_length=prompt_length,
+            greedy=temperature == 0,
+            top_k=top_k,
+        )
+
+    return extend, text, cache
 
 
-@partial(jax.jit, static_argnames=("prompt_length", "greedy", "top_k"), donate_argnames="tokens")
-def _generate(graphdef, state, tokens, key, temperature, *, prompt_length, greedy, top_k):
-    model = nnx.merge(graphdef, state)
-    model.eval()
-    total = tokens.shape[1]
-    width = min(model.block_size, total)
+@partial(jax.jit, static_argnames="prompt_length")
+def _prefill(graphdef, state, text, *, prompt_length) -> Cache:
+    """What the first step finds: all of the prompt but its last token, and room for the rest."""
+    model = _for_sampling(graphdef, state)
+    if not isinstance(model, CachedModel) or prompt_length > model.block_size:
+        return ()
+    room = min(model.block_size, text.shape[1])
+    return tuple(layer.with_room(room) for layer in model.prefill(text[:, : prompt_length - 1]))
 
-    def extend(tokens, length):
-        # The window begins at the context's first token and may reach past its last one; causal
-        # attention keeps what is there from mattering.
-        start = jnp.maximum(length - width, 0)
-        window = jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1)
-        logits = model(window)
-        last = jax.lax.dynamic_index_in_dim(logits, length - 1 - start, axis=1, keepdims=False)
+
+@partial(
+    jax.jit,
+    static_argnames=("prompt_length", "greedy", "top_k"),
+    donate_argnames=("text", "cache"),
+)
+def _extend(
+    graphdef, state, text, cache, key, temperature, start, stop, *, prompt_length, greedy, top_k
+):
+    """`text` with the tokens from place `start` up to `stop`, and the cache that goes with it."""
+    model = _for_sampling(graphdef, state)
+    block_size = model.block_size
+
+    def append(text, length, logits):
         if greedy:
-            chosen = jnp.argmax(last, axis=-1)
+            chosen = jnp.argmax(logits, axis=-1)
         else:
             step_key = jax.random.fold_in(key, length - prompt_length)
-            chosen = sample(last / temperature, step_key, top_k)
-        tokens = jax.lax.dynamic_update_slice_in_dim(
-            tokens, chosen.astype(tokens.dtype)[:, None], length, axis=1
-        )
-        return tokens, None
+            chosen = sample(logits / temperature, step_key, top_k)
+        chosen = chosen.astype(text.dtype)[:, None]
+        return jax.lax.dynamic_update_slice_in_dim(text, chosen, length, axis=1)
 
-    positions = jnp.arange(prompt_length, total, dtype=jnp.int32)
-    return jax.lax.scan(extend, tokens, positions)[0]
+    def grow(length, carry):
+        text, cache = carry
+        newest = jax.lax.dynamic_slice_in_dim(text, length - 1, 1, axis=1)
+        logits, cache = model.step(newest, cache, length - 1)
+        return append(text, length, logits[:, -1]), cache
+
+    def slide(length, text):
+        window = jax.lax.dynamic_slice_in_dim(text, length - block_size, block_size, axis=1)
+        cache = tuple(layer.with_room(block_size) for layer in model.prefill(window[:, :-1]))
+        logits, _ = model.step(window[:, -1:], cache, jnp.int32(block_size - 1))
+        return append(text, length, logits[:, -1])
+
+    def recompute(length, text):
+        # The window begins at the context's first token and may reach past its last one; causal
+        # attention keeps what is there from mattering.
+        width = min(block_size, text.shape[1])
+        first = jnp.maximum(length - width, 0)
+        window = jax.lax.dynamic_slice_in_dim(text, first, width, axis=1)
+        last = jax.lax.dynamic_index_in_dim(model(window), length - 1 - first, 1, keepdims=False)
+        return append(text, length, last)
+
+    if not isinstance(model, CachedModel):
+        return jax.lax.fori_loop(start, stop, recompute, text), cache
+    if prompt_length <= block_size:
+        within = jnp.minimum(stop, block_size + 1)
+        text, cache = jax.lax.fori_loop(start, within, grow, (text, cache))
+    if text.shape[1] > block_size + 1:
+        text = jax.lax.fori_loop(jnp.maximum(start, block_size + 1), stop, slide, text)
+    return text, cache
+
+
+def _for_sampling(graphdef, state) -> nnx.Module:
+    model = nnx.merge(graphdef, state)
+    model.eval()
+    return model
 
 
 def sample(
