@@ -262,15 +262,19 @@ class MultiHeadAttention(nnx.Module):
         return self.output_dropout(self.proj(joined))
 
     def keys_values(self, x: Float[Array, "B T C"]) -> KeyValues:
-        """What later positions look back on: keys and values [B H T K]."""
+        """What later positions look back on: keys and values [B*H T K]."""
         _, key, value = self._query_key_value(x, None)
-        return KeyValues(key, value)
+        return KeyValues(_merged(key), _merged(value))
 
     def step(
         self, x: Float[Array, "B 1 C"], past: KeyValues, position: Int[Array, ""]
     ) -> tuple[Float[Array, "B 1 C"], KeyValues]:
         """The output at one position, and `past` with that position's key and value in it."""
         query, key, value = self._query_key_value(x, None)
-        past = past.write(KeyValues(key, value), position)
-        heads = attend(attention_weights(query, past.keys, mask=past.seen(position)), past.values)
-        return self.proj(heads.swapaxes(1, 2).reshape(x.shape)), past
+        past = past.write(KeyValues(_merged(key), _merged(value)), position)
+        weights = attention_weights(_merged(query), past.keys, mask=past.seen(position))
+        return self.proj(attend(weights, past.values).reshape(x.shape)), past
+
+
+def _merged(x: Float[Array, "B H T K"]) -> Float[Array, "B*H T K"]:
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
