@@ -76,21 +76,21 @@ def _begin(
         raise ValueError(f"top_k {top_k} keeps no token; give 1 or more, or None")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens} is negative")
-    graphdef, state = nnx.split(model)
+    leaves, structure = jax.tree.flatten(model)
     text = jnp.pad(tokens.astype(jnp.int32), ((0, 0), (0, max_new_tokens)))
     prompt_length = tokens.shape[1]
-    cache = _prefill(graphdef, state, text, prompt_length=prompt_length)
+    cache = _prefill(structure, leaves, text, prompt_length=prompt_length)
 
     def extend(text: jax.Array, cache: Cache, start: int, stop: int) -> tuple[jax.Array, Cache]:
         return _extend(
-            graphdef,
-            state,
+            structure,
+            leaves,
             text,
             cache,
             key,
-            jnp.asarray(temperature, jnp.float32),
-            jnp.asarray(start, jnp.int32),
-            jnp.asarray(stop, jnp.int32),
+            np.float32(temperature),
+            np.int32(start),
+            np.int32(stop),
             prompt_length=prompt_length,
             greedy=temperature == 0,
             top_k=top_k,
@@ -99,10 +99,10 @@ def _begin(
     return extend, text, cache
 
 
-@partial(jax.jit, static_argnames="prompt_length")
-def _prefill(graphdef, state, text, *, prompt_length) -> Cache:
+@partial(jax.jit, static_argnames=("structure", "prompt_length"))
+def _prefill(structure, leaves, text, *, prompt_length) -> Cache:
     """What the first step finds: all of the prompt but its last token, and room for the rest."""
-    model = _for_sampling(graphdef, state)
+    model = _for_sampling(structure, leaves)
     if not isinstance(model, CachedModel) or prompt_length > model.block_size:
         return ()
     room = min(model.block_size, text.shape[1])
@@ -111,14 +111,14 @@ def _prefill(graphdef, state, text, *, prompt_length) -> Cache:
 
 @partial(
     jax.jit,
-    static_argnames=("prompt_length", "greedy", "top_k"),
+    static_argnames=("structure", "prompt_length", "greedy", "top_k"),
     donate_argnames=("text", "cache"),
 )
 def _extend(
-    graphdef, state, text, cache, key, temperature, start, stop, *, prompt_length, greedy, top_k
+    structure, leaves, text, cache, key, temperature, start, stop, *, prompt_length, greedy, top_k
 ):
     """`text` with the tokens from place `start` up to `stop`, and the cache that goes with it."""
-    model = _for_sampling(graphdef, state)
+    model = _for_sampling(structure, leaves)
     block_size = model.block_size
 
     def append(text, length, logits):
@@ -161,8 +161,8 @@ def _extend(
     return text, cache
 
 
-def _for_sampling(graphdef, state) -> nnx.Module:
-    model = nnx.merge(graphdef, state)
+def _for_sampling(structure, leaves) -> nnx.Module:
+    model = jax.tree.unflatten(structure, leaves)
     model.eval()
     return model
 
