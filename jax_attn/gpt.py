@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Integer
 from jax_attn.attention import MultiHeadAttention
 from jax_attn.cache import Cache, KeyValues
 from jax_attn.config import GPTConfig
-from jax_attn.layers import Embedding, dropout, layer_norm, linear, matmul, normal, zeros
+from jax_attn.layers import Embedding, dropout, layer_norm, linear, matmul, matmul_rows, normal, zeros
 
 # jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -227,13 +227,13 @@ class LanguageModelHead(nnx.Module):
         self, x: Float[Array, "B T C"], token_embedding_table: Embedding
     ) -> Float[Array, "B T V"]:
         if self.kernel is None:
-            kernel = token_embedding_table.embedding[...].T
+            product, matrix = matmul_rows, token_embedding_table.embedding[...]
         else:
-            kernel = self.kernel[...]
-        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype is None else self.dtype
+            product, matrix = matmul, self.kernel[...]
+        dtype = jnp.promote_types(x.dtype, matrix.dtype) if self.dtype is None else self.dtype
         # The loss is taken in at least float32, so the product is not rounded to bfloat16 first.
         wide = jnp.promote_types(dtype, jnp.float32)
-        logits: jax.Array = matmul(x.astype(dtype), kernel.astype(dtype), wide)
+        logits: jax.Array = product(x.astype(dtype), matrix.astype(dtype), wide)
         return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
 
 
