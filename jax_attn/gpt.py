@@ -14,7 +14,16 @@ from jaxtyping import Array, Float, Int, Integer
 from jax_attn.attention import MultiHeadAttention
 from jax_attn.cache import Cache, KeyValues
 from jax_attn.config import GPTConfig
-from jax_attn.layers import Embedding, dropout, layer_norm, linear, matmul, matmul_rows, normal, zeros
+from jax_attn.layers import (
+    Embedding,
+    dropout,
+    layer_norm,
+    linear,
+    matmul,
+    matmul_rows,
+    normal,
+    zeros,
+)
 
 # jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
