@@ -21,7 +21,6 @@ import torch_ref
 from parity_tests.harness import pairs
 from parity_tests.harness.pairs import Pair, V
 from parity_tests.harness.tiers import (
-    Arrays,
     Checks,
     Function,
     assert_all,

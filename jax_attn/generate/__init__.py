@@ -46,13 +46,12 @@ def stream(
     temperature: float = 1.0,
     top_k: int | None = None,
 ) -> Iterator[Integer[np.ndarray, "B n"]]:
-    """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made."""
+    """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made.
+
+    All chunks are runs of one compiled program. Raises ValueError at once for what `generate` does.
+    """
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
-    total = text.shape[1]
-    for start in range(tokens.shape[1], total, chunk):
-        stop = min(start + chunk, total)
-        text, cache = extend_to(text, cache, start, stop)
-        yield np.asarray(text)[:, start:stop]
+    return _chunks(extend_to, text, cache, tokens.shape[1], chunk)
 
 
 Extend = Callable[[jax.Array, Cache, int, int], tuple[jax.Array, Cache]]
@@ -95,3 +94,14 @@ def _begin(
         )
 
     return extend_to, text, cache
+
+
+def _chunks(
+    extend_to: Extend, text: jax.Array, cache: Cache, start: int, chunk: int
+) -> Iterator[Integer[np.ndarray, "B n"]]:
+    total = text.shape[1]
+    while start < total:
+        stop = min(start + chunk, total)
+        text, cache = extend_to(text, cache, start, stop)
+        yield np.asarray(text)[:, start:stop]
+        start = stop

@@ -86,11 +86,12 @@ def extend(
 
     if not isinstance(model, CachedModel):
         return repeat(recompute, start, stop, text), cache
-    # Past block_size every position moves with every token, so nothing kept is valid.
-    if prompt_length <= block_size:
-        text, cache = repeat(grow, start, jnp.minimum(stop, block_size + 1), (text, cache))
-    if text.shape[1] > block_size + 1:
-        text = repeat(slide, jnp.maximum(start, block_size + 1), stop, text)
+    # From this length on every position moves with every token, so nothing kept is valid.
+    too_long = block_size + 1
+    if prompt_length < too_long:
+        text, cache = repeat(grow, start, jnp.minimum(stop, too_long), (text, cache))
+    if text.shape[1] > too_long:
+        text = repeat(slide, jnp.maximum(start, too_long), stop, text)
     return text, cache
 
 
