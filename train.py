@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import math
-import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,11 +39,14 @@ from jax_attn import (
     load_corpus,
     train_chunk,
 )
-from jax_attn.checkpoint import Checkpoints, Run, require_checkpoints
+from jax_attn.checkpoint import Checkpoints
 from jax_attn.config import GPTShape
 from jax_attn.models import LanguageModel, count_parameters
+from jax_attn.nan_search import find_nan
 from jax_attn.plots import plot_attention, plot_loss
 from jax_attn.progress import TrainingProgress
+from jax_attn.run import Run
+from jax_attn.stopping import StopOnSignal
 from jax_attn.torch_script import TorchScript
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
@@ -63,6 +65,7 @@ class NewRun:
     preset: tyro.conf.Suppress[str]
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: Path | None = None  # run directory to make; default runs/PRESET-DATE-TIME
+    debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class ResumedRun:
 
     resume: Path  # run directory
     steps: int | None = None  # a new total number of steps
+    debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
 
 def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
@@ -100,32 +104,14 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
         raise
 
 
-class StopOnSignal:
-    """Ctrl-C or SIGTERM asks for a stop after the chunk under way; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, _: object) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-
-    def listen_no_more(self) -> None:
-        """Once everything is saved, either signal may stop the program at once."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-
-
-def steps_per_chunk(config: TrainConfig, n_parameters: int) -> int:
+def steps_per_chunk(config: TrainConfig, n_parameters: int, first_step: int) -> int:
     """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
     if config.rng == "torch" and isinstance(config.model, GPTShape):
         return 1  # the lecture's gpt.py estimates its losses before the last step, too
     flops = 6 * n_parameters * config.batch_size * config.block_size
     flops_per_second = 1e11 if jax.default_backend() == "cpu" else 1e14
     most = min(MAX_CHUNK_STEPS, max(1, int(CHUNK_SECONDS * flops_per_second / flops)))
-    common = math.gcd(config.steps, config.eval_every, config.checkpoint_every)
+    common = math.gcd(first_step, config.steps, config.eval_every, config.checkpoint_every)
     return max(n for n in range(1, most + 1) if common % n == 0)
 
 
@@ -135,34 +121,49 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    # Configuration, data, model.
+    # Configuration and data.
     if isinstance(arguments, ResumedRun):
         run = Run.open(arguments.resume)
-        if arguments.steps is not None:
-            run = dataclasses.replace(
-                run, config=dataclasses.replace(run.config, steps=arguments.steps)
-            )
-        config = run.config
-        corpus = load_corpus(config.data, warn=say)
+        corpus = load_corpus(run.config.data, warn=say)
         run.require_same_corpus(corpus)
-        checkpoints = require_checkpoints(run)
     else:
-        config = arguments.config
-        corpus = load_corpus(config.data, warn=say)
-        config = dataclasses.replace(config, data=corpus.name)  # the one in use, to resume with
+        corpus = load_corpus(arguments.config.data, warn=say)
+        config = dataclasses.replace(arguments.config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
         run = Run.create(path, config, corpus)
-        checkpoints = Checkpoints(run)
+
+    with run.locked():
+        if isinstance(arguments, ResumedRun) and arguments.steps is not None:
+            run = run.with_steps(arguments.steps)
+        with contextlib.closing(Checkpoints(run, say)) as checkpoints:
+            return train_in(run, corpus, checkpoints, arguments, console, say)
+
+
+def train_in(
+    run: Run,
+    corpus: Corpus,
+    checkpoints: Checkpoints,
+    arguments: NewRun | ResumedRun,
+    console: Console,
+    say: Callable[[str], None],
+) -> int:
+    """Model, state, loop, and what remains, in a run's folder; returns the exit code."""
+    config = run.config
     model, optimizer, state = run.fresh()
     script = None
     if config.rng == "torch":
         script = TorchScript(config, corpus)
         state = TrainState.create(script.initialise(model), optimizer)
+    recorded: dict[str, Any] = {}
     if isinstance(arguments, ResumedRun):
-        state = checkpoints.restore(state)
-        run.cut_metrics(int(state.step))
+        restored = checkpoints.restore(state)
+        if restored is None:
+            say("no checkpoint yet: the run begins at step 0")
+        else:
+            state = restored
+        recorded = run.cut_metrics(int(state.step))
         if script is not None:
             script.skip(state)
     n_parameters = count_parameters(model)
@@ -185,16 +186,16 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         config.batch_size,
         config.block_size,
     )
-    chunk_steps = steps_per_chunk(config, n_parameters)
+    chunk_steps = steps_per_chunk(config, n_parameters, first_step)
     compiled_chunk = None
     learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
-    stop = StopOnSignal()
     step, healthy = first_step, True
+    validation_loss = recorded.get("val_loss") if recorded.get("step") == step else None
 
     # The loop.
     progress = TrainingProgress(console, first_step, config.steps)
-    with run.metrics_path.open("a", encoding="utf-8") as metrics_file, progress:
-        begun = time.perf_counter()
+    with StopOnSignal() as stop, progress:
+        begun = time.perf_counter() - recorded.get("elapsed_s", 0.0)
         while step < config.steps and healthy and stop.signal is None:
             if script is not None:
                 if script.estimate_is_due(step):
@@ -216,11 +217,11 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
             losses, healthy = np.asarray(losses), bool(state.healthy)
             seconds = time.perf_counter() - chunk_begun
             done, step = step, int(state.step)
-            if not healthy:
+            if step == done:
                 break
             record: dict[str, Any] = {
                 "step": step,
-                "train_loss": float(losses.mean()),
+                "train_loss": float(losses[: step - done].mean()),
                 "learning_rate": float(np.asarray(learning_rate(step - 1))),
                 "tokens_per_second": (step - done)
                 * config.batch_size
@@ -228,34 +229,58 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
                 / seconds,
                 "elapsed_s": time.perf_counter() - begun,
             }
+            validation_loss = None
             progress.update(step, record["train_loss"], record["tokens_per_second"])
             if step % config.eval_every == 0 or step == config.steps:
-                record["val_loss"] = evaluate_split(state, validation_tokens, config)
+                validation_loss = evaluate_split(state, validation_tokens, config)
+                record["val_loss"] = validation_loss
                 progress.say(
                     f"step {step:,}: training loss {record['train_loss']:.4f}, "
-                    f"validation loss {record['val_loss']:.4f}"
+                    f"validation loss {validation_loss:.4f}"
                 )
-            metrics_file.write(json.dumps(record) + "\n")
-            metrics_file.flush()
+            run.append_metrics(record)
             if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoints.save(state if script is None else script.without_masks(state))
+                checkpoints.save(to_keep(state, script), validation_loss)
 
-    # What remains.
-    checkpoints.save(state if script is None else script.without_masks(state))
-    checkpoints.close()
-    stop.listen_no_more()
+        # Inside, so that a first signal does no harm to the last checkpoint.
+        checkpoints.save(to_keep(state, script), validation_loss)
+        checkpoints.close()
+
     if not healthy:
         say(
             f"stopped: the loss, a gradient or a parameter at step {step + 1:,} is not finite. "
-            f"The state before it is kept in {run.path}; "
+            f"The state before it is kept in {run.checkpoints_path / str(step)}; "
             "try a smaller --learning-rate or --optimizer.clip-norm 1"
         )
+        if arguments.debug_nans:
+            say(
+                f"step {step + 1:,}: {find_nan(state, batches, optimizer, config.accumulate_steps)}"
+            )
+        else:
+            say(f"which operation it is: python train.py --resume {run.path} --debug-nans")
         return 1
     if stop.signal is not None:
         say(f"stopped at step {step:,}; go on with: python train.py --resume {run.path}")
         return 128 + stop.signal
-    finish(run, state, corpus, train_tokens, validation_tokens, random_batches, script, say)
+    with run.writing():
+        finish(
+            run,
+            state,
+            corpus,
+            train_tokens,
+            validation_tokens,
+            random_batches,
+            script,
+            say,
+            validation_loss,
+        )
     return 0
+
+
+def to_keep(state: TrainState, script: TorchScript | None) -> TrainState:
+    """What a checkpoint holds: the last good state, for whatever reason it is the last."""
+    state = dataclasses.replace(state, healthy=jnp.array(True))
+    return state if script is None else script.without_masks(state)
 
 
 def describe(model: LanguageModel) -> str:
@@ -281,7 +306,8 @@ def finish(
     validation_tokens: jax.Array,
     batches: RandomBatches,
     script: TorchScript | None,
-    say: Any,
+    say: Callable[[str], None],
+    validation_loss: float | None,
 ) -> None:
     """Final losses, a sample, the pictures, and where they are."""
     config, model = run.config, state.model()
@@ -292,7 +318,8 @@ def finish(
         n_batches = max(1, len(validation_tokens) // (config.batch_size * config.block_size))
         training_loss = estimate_loss(model, batches, n_batches)
         over = f"{n_batches:,} sampled batches"
-    validation_loss = evaluate_split(state, validation_tokens, config)
+    if validation_loss is None:  # otherwise the loop has just taken it
+        validation_loss = evaluate_split(state, validation_tokens, config)
     say("")
     say(f"training loss    {training_loss:.4f} nats per character, over {over}")
     say(
@@ -332,6 +359,8 @@ def main() -> int:
     except InputError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the loop or after it: nothing is lost
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
-"""The folder of a run: its configuration, tokenizer and metrics, and its state through Orbax.
+"""The checkpoints of a run, through Orbax: in the background, whole or absent, checked when read.
+
+A checkpoint is a folder named by its step. It is made as `STEP.writing`, gets its checksum list
+when all else in it is on the disk, and then its name: so what bears a number was once complete.
 
 Orbax is imported when a checkpoint is touched, not before: that takes a second.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,153 +23,168 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_attn.config import TrainConfig
-from jax_attn.data import CharTokenizer, Corpus
+from jax_attn import checksums
 from jax_attn.errors import InputError
-from jax_attn.models import LanguageModel, build_model
-from jax_attn.optim import make_optimizer
+from jax_attn.json_files import read_json, sync, sync_folder, write_json
+from jax_attn.models import LanguageModel
+from jax_attn.run import Run, versions_in_use
 from jax_attn.training import TrainState
 
-KEEP = 3  # newest checkpoints kept
-VERSIONED = ("jax", "flax", "optax", "numpy")
+KEEP = 3  # newest checkpoints kept, beside the best
+STEP = re.compile(r"0|[1-9][0-9]{0,9}")  # the name of a complete checkpoint
+REMNANT = re.compile(r"[0-9]+\.(writing|removing)")  # of a run that was killed
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run directory and what its `config.json` and `tokenizer.json` say."""
-
-    path: Path
-    config: TrainConfig
-    tokenizer: CharTokenizer
-    corpus_sha256: str
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints_path(self) -> Path:
-        return self.path / "checkpoints"
-
-    @classmethod
-    def create(cls, path: Path, config: TrainConfig, corpus: Corpus) -> Run:
-        """Makes the directory. InputError if it exists already or cannot be made."""
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError as error:
-            raise InputError(
-                f"{path} exists already; choose another --out, or go on with --resume {path}"
-            ) from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be made ({error.strerror})") from error
-        record = {
-            "config": config.to_dict(),
-            "corpus": {
-                "name": corpus.name,
-                "sha256": corpus.sha256,
-                "characters": len(corpus.tokens),
-                "vocab_size": corpus.tokenizer.vocab_size,
-            },
-            "versions": {name: version(name) for name in VERSIONED},
-        }
-        corpus.tokenizer.save(path / "tokenizer.json")
-        (path / "config.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        return cls(path, config, corpus.tokenizer, corpus.sha256)
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Run:
-        """Reads a run. InputError when the directory is none."""
-        path = Path(path)
-        try:
-            record = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            config = TrainConfig.from_dict(record["config"])
-            sha256 = record["corpus"]["sha256"]
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{path} is no run directory: it has no config.json") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: config.json is damaged ({error})") from error
-        return cls(path, config, CharTokenizer.load(path / "tokenizer.json"), sha256)
-
-    def require_same_corpus(self, corpus: Corpus) -> None:
-        """InputError unless `corpus` is the text that the run was trained on."""
-        if corpus.sha256 != self.corpus_sha256:
-            raise InputError(
-                f"{self.path} was trained on a text of sha256 {self.corpus_sha256[:12]}…, but "
-                f"{corpus.name} now has {corpus.sha256[:12]}…; bring the first one back"
-            )
-
-    def cut_metrics(self, step: int) -> None:
-        """Drops the metrics of steps past `step`: they will be made again."""
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        self.metrics_path.write_text("".join(kept), encoding="utf-8")
-
-    def fresh(self) -> tuple[LanguageModel, Any, TrainState]:
-        """The run's model, optimizer and state as they were before the first step."""
-        model = build_model(self.config, self.tokenizer.vocab_size)
-        optimizer = make_optimizer(
-            self.config.optimizer, self.config.learning_rate, self.config.steps
-        )
-        return model, optimizer, TrainState.create(model, optimizer)
+def _on_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 class Checkpoints:
-    """The checkpoints of a run: written in the background, complete or absent, newest kept."""
+    """Saves and restores the state of a run; `say` gets a line for whatever is passed over."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, say: Callable[[str], None] = _on_standard_error) -> None:
         import orbax.checkpoint as ocp
 
-        self._orbax = ocp
         self._run = run
-        self._manager = ocp.CheckpointManager(
-            run.checkpoints_path.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=KEEP),
-        )
+        self._say = say
+        self._orbax = ocp.StandardCheckpointer()
+        self._background = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._faulty: set[int] = set()
 
-    def save(self, state: TrainState) -> None:
-        """Begins to write `state` under its step number; the arrays may be donated at once."""
+    def save(self, state: TrainState, validation_loss: float | None = None) -> None:
+        """Begins to write `state` under its step number; the arrays may be donated at once.
+
+        The newest `KEEP` checkpoints are kept, and the one of the least validation loss.
+        Raises InputError when this or the save before it fails, for want of space for example.
+        """
+        self._finish_writing()
         step = int(state.step)
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=self._orbax.args.StandardSave(_named_arrays(state)))
+        if step in self._steps() and step not in self._faulty:
+            return
+        partial = self._run.checkpoints_path / f"{step}.writing"
+        with self._run.writing():
+            for remnant in self._run.checkpoints_path.glob("*"):
+                if REMNANT.fullmatch(remnant.name):
+                    shutil.rmtree(remnant)
+            partial.mkdir(parents=True)
+            self._orbax.save(partial.absolute() / "arrays", _named_arrays(state))
+        self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.close()
+        """Waits until everything is written. Raises InputError when it cannot be."""
+        try:
+            self._finish_writing()
+        finally:
+            self._background.shutdown()
+            self._orbax.close()
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The newest checkpoint, in the structure of `like`. InputError if none can be read."""
-        step = self._manager.latest_step()
-        if step is None:
-            raise InputError(f"{self._run.path} holds no complete checkpoint to go on from")
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest complete checkpoint, in the structure of `like`; None when there is none yet.
+
+        Damaged ones are passed over. InputError when all are damaged, or when one was trained
+        otherwise than the run's files now say.
+        """
+        steps = sorted(self._steps(), reverse=True)
+        for step in steps:
+            folder = self._run.checkpoints_path / str(step)
+            fault = checksums.fault(folder)
+            if fault is None:
+                return self._read(folder, like)
+            self._faulty.add(step)
+            self._say(f"checkpoint {step} is damaged and passed over: {fault}")
+        if steps:
+            raise InputError(
+                f"{self._run.path}: no checkpoint is whole; to begin at step 0 again, remove "
+                f"{self._run.checkpoints_path}"
+            )
+        return None
+
+    def _steps(self) -> set[int]:
+        """The steps of the checkpoints that were complete once."""
+        folder = self._run.checkpoints_path
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return {int(name) for name in names if STEP.fullmatch(name)}
+
+    def _read(self, folder: Path, like: TrainState) -> TrainState:
+        saved = Run.open(folder)
+        self._run.require_same(saved)
+        in_use = versions_in_use()
+        changed = [
+            f"{name} {then}, now {in_use.get(name, 'absent')}"
+            for name, then in saved.versions.items()
+            if in_use.get(name) != then
+        ]
+        if changed:
+            self._say(
+                f"checkpoint {folder.name} was written with {'; '.join(changed)}: "
+                "what follows may differ in the last bits"
+            )
         template = jax.tree.map(_abstract, _named_arrays(like))
         try:
-            arrays = self._manager.restore(step, args=self._orbax.args.StandardRestore(template))
+            arrays = self._orbax.restore(folder.absolute() / "arrays", template)
             return _from_named_arrays(like, arrays)
-        except Exception as error:  # Orbax and TensorStore raise of every kind for damaged files
-            reason = (
-                str(error).strip().splitlines()[0][:200] if str(error).strip() else "unreadable"
-            )
-            raise InputError(
-                f"{self._run.path}: checkpoint {step} is damaged ({reason}); remove "
-                f"{self._run.checkpoints_path / str(step)} to use the one before it"
-            ) from error
+        except Exception as error:  # Orbax and TensorStore raise of every kind
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise InputError(f"{folder} cannot be read ({reason})") from error
+
+    def _complete(self, partial: Path, step: int, validation_loss: float | None) -> None:
+        """In the background: the rest of a checkpoint, its checksums, its name; old ones go."""
+        self._orbax.wait_until_finished()
+        replace(self._run, versions=versions_in_use()).write(partial)
+        write_json(partial / "progress.json", {"step": step, "validation_loss": validation_loss})
+        if self._run.metrics_path.exists():
+            sync(self._run.metrics_path)  # never behind a checkpoint
+        checksums.seal(partial)
+        final = partial.with_name(str(step))
+        if final.exists():  # damaged
+            self._remove(final)
+        partial.rename(final)
+        sync_folder(final.parent)
+        self._faulty.discard(step)
+        steps = self._steps()
+        losses = {s: self._loss(s) for s in steps - self._faulty}
+        known = [s for s in losses if math.isfinite(losses[s])]
+        kept = {*sorted(losses)[-KEEP:], *sorted(known, key=losses.__getitem__)[:1]}
+        for old in steps - kept:
+            self._remove(final.with_name(str(old)))
+
+    def _loss(self, step: int) -> float:
+        """Validation loss of a checkpoint; NaN when unknown."""
+        try:
+            progress = read_json(self._run.checkpoints_path / str(step) / "progress.json")
+            return float(progress["validation_loss"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return math.nan
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        """Under another name first: what bears a number is never half removed."""
+        removing = folder.with_name(f"{folder.name}.removing")
+        folder.rename(removing)
+        shutil.rmtree(removing)
+
+    def _finish_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        with self._run.writing():
+            try:
+                if writing is not None:
+                    writing.result()
+            except ValueError as error:  # TensorStore's, whatever the fault
+                raise OSError(0, str(error).strip().splitlines()[0][:200]) from error
 
 
 def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
     """The model of a run's newest complete checkpoint, ready to call.
 
-    Raises InputError when `run_dir` is no run, or holds no readable checkpoint.
+    Raises InputError when `run_dir` is no run, or holds no whole checkpoint.
     """
     run = Run.open(run_dir)
-    _, _, state = run.fresh()
-    return require_checkpoints(run).restore(state).model()
-
-
-def require_checkpoints(run: Run) -> Checkpoints:
-    """The checkpoints of an existing run; InputError, and nothing created, where there are none."""
-    if not run.checkpoints_path.is_dir():
-        raise InputError(f"{run.path} holds no complete checkpoint to go on from")
-    return Checkpoints(run)
+    _, _, fresh = run.fresh()
+    state = Checkpoints(run).restore(fresh)
+    if state is None:
+        raise InputError(f"{run.path} holds no complete checkpoint yet")
+    return state.model()
 
 
 def _named_arrays(state: TrainState) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jax_attn.errors import InputError
+from jax_attn.json_files import read_json, write_json
 
 # Notebook address of the lecture's corpus: 1,115,394 characters, 65 symbols.
 TINYSHAKESPEARE_URL = (
@@ -82,17 +82,16 @@ class CharTokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON that `load` reads."""
         content = {"kind": "characters", "characters": self.characters}
-        Path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        write_json(Path(path), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:
         """Raises InputError when the file is missing or is no tokenizer."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            characters = content["characters"]
+            characters = read_json(Path(path))["characters"]
         except FileNotFoundError as error:
             raise InputError(f"{path}: there is no such tokenizer file") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError) as error:
             raise InputError(f"{path}: not a tokenizer file ({error})") from error
         if not isinstance(characters, str):
             raise InputError(f"{path}: not a tokenizer file (characters is no text)")

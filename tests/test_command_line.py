@@ -67,7 +67,7 @@ def test_a_run_from_end_to_end(call, text, tmp_path, preset, more):
     for said in ("model ", "device ", "corpus ", "compiled ", "validation loss", "--- sample"):
         assert said in out
 
-    names = {path.name for path in out_dir.iterdir()}
+    names = {path.name for path in out_dir.iterdir()} - {"lock"}
     expected = {
         "config.json", "tokenizer.json", "metrics.jsonl", "checkpoints", "sample.txt", "loss.png",
     }  # fmt: skip
@@ -247,12 +247,6 @@ class TestBadInput:
         (run / "config.json").write_text(config.replace('"steps"', '"stepz"'))
         self.refused(call(train.main, "--resume", run), "config.json is damaged", "steps")
         (run / "config.json").write_text(config)
-
-        for file in (run / "checkpoints" / "6").rglob("*"):
-            if file.is_file() and file.parent.name == "d":
-                file.write_bytes(file.read_bytes()[:10])
-        self.refused(call(train.main, "--resume", run), "checkpoint 6 is damaged", "remove")
-        self.refused(call(generate_cli.main, run), "checkpoint 6 is damaged")
 
         text.write_text(text.read_text().replace("fox", "cat"))
         self.refused(call(train.main, "--resume", run), "was trained on a text of sha256")
