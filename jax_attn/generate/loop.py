@@ -1,18 +1,17 @@
 """The compiled loop: one step a token, from the prompt's cache to the last new token."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
 from jax_attn.cache import Cache, CachedModel
+from jax_attn.compiler import compiled
 from jax_attn.generate.sampling import first_largest, sample
 
 # Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
 NOISE_STEPS = 32
 
 
-@partial(jax.jit, static_argnames=("structure", "max_new_tokens"))
+@compiled(static_argnames=("structure", "max_new_tokens"))
 def prefill(structure, leaves, tokens, *, max_new_tokens) -> tuple[jax.Array, Cache]:
     """The prompt with room for the new tokens, and the cache of all of it but its last token."""
     model = _for_sampling(structure, leaves)
@@ -25,8 +24,7 @@ def prefill(structure, leaves, tokens, *, max_new_tokens) -> tuple[jax.Array, Ca
     return text, tuple(layer.with_room(room) for layer in cache)
 
 
-@partial(
-    jax.jit,
+@compiled(
     static_argnames=("structure", "prompt_length", "greedy", "top_k"),
     donate_argnames=("text", "cache"),
 )
