@@ -38,7 +38,9 @@ class Compiled:
 
     @functools.cached_property
     def _jitted(self) -> Any:
-        return jax.jit(self._function, compiler_options=compiler_options(), **self._jit_arguments)
+        return jax.jit(
+            self._function, compiler_options=compiler_options(), **self._jit_arguments
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))

@@ -123,12 +123,12 @@ def test_a_chunk_at_a_time_is_the_same_text_from_the_same_program():
     prompt = prompts(2, 3)
     for options in ({}, {"temperature": 0.0}):
         whole = ja.generate(MODELS["lecture"], prompt, 40, key=KEY, **options)
-        before = extend._cache_size()
+        before = extend._jitted._cache_size()
         for size in (1, 7, 40, 100):
             chunks = list(stream(MODELS["lecture"], prompt, 40, size, key=KEY, **options))
             assert {c.shape[1] for c in chunks[:-1]} <= {size}
             np.testing.assert_array_equal(np.concatenate([prompt, *chunks], axis=1), whole)
-        assert extend._cache_size() == before
+        assert extend._jitted._cache_size() == before
 
 
 def test_an_id_outside_the_vocabulary_poisons_what_sees_it():
