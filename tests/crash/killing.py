@@ -44,6 +44,7 @@ class Killer:
         """Whether the run came to its end before it was killed."""
         begin = self._log.stat().st_size if self._log.exists() else 0
         number = self._dice.choice(SIGNALS)
+        remnants = self._remnants()
         process = self._scenario.start(self._text, self._run, self._log)
         self._wait_for_moment(process, begin, training_s)
         if process.poll() is None:
@@ -55,42 +56,55 @@ class Killer:
         said = self._log.read_bytes()[begin:].decode()
         if code == 0:
             return True
-        self._require(code in (-number, 128 + number), f"exit code {code} after signal {number}")
-        self._require("Traceback" not in said, "a traceback")
-        self._require("error" not in said, "an error")
+        if "model" in said:  # before, SIGINT ends Python's imports as it ends any program's
+            self._require(code in (-number, 128 + number), f"code {code} after signal {number}")
+            self._require("Traceback" not in said, "a traceback")
+            self._require("error" not in said, "an error")
         stopped = "go on with: python train.py --resume" in said
-        hit = "stopped after saving" if stopped else self._what_was_hit(said)
+        hit = "stopped after saving" if stopped else self._what_was_hit(said, remnants)
         self.kills[f"{signal.Signals(number).name} {hit}"] += 1
         return False
 
     def _wait_for_moment(self, process: subprocess.Popen, begin: int, training_s: float) -> None:
         moment = self._dice.choice(MOMENTS)
+
+        def trains() -> bool:
+            return b"compiled" in self._log.read_bytes()[begin:]
+
+        def there_is(pattern: str) -> bool:
+            return trains() and any(self._run.glob(f"checkpoints/{pattern}"))
+
         signs = {
             "any": lambda: True,
-            "training": lambda: b"compiled" in self._log.read_bytes()[begin:],
-            "saving": lambda: any(self._run.glob("checkpoints/*.writing")),
-            "sealing": lambda: any(self._run.glob("checkpoints/*.writing/checksums.json*")),
-            "removing": lambda: any(self._run.glob("checkpoints/*.removing")),
+            "training": trains,
+            "saving": lambda: there_is("*.writing"),
+            "sealing": lambda: there_is("*.writing/checksums.json*"),
+            "removing": lambda: there_is("*.removing"),
         }
         longest = {"any": training_s, "training": training_s / 3}.get(moment, 0.03)
         while process.poll() is None and not signs[moment]():
             time.sleep(POLL_S)
-        instant = time.monotonic() + self._dice.uniform(0, longest) * (self._dice.random() < 0.8)
+        instant = time.monotonic() + self._dice.uniform(0, longest)
         while process.poll() is None and time.monotonic() < instant:
             time.sleep(POLL_S)
 
-    def _what_was_hit(self, said: str) -> str:
-        """From what is left lying about."""
-        checkpoints = self._run / "checkpoints"
-        if any(checkpoints.glob("*.removing")):
+    def _what_was_hit(self, said: str, before: set[tuple[Path, int]]) -> str:
+        """From what this life has left lying about."""
+        left = {str(path) for path, _ in self._remnants() - before}
+        if any(path.endswith(".removing") for path in left):
             return "between renaming and the end of clearing away"
-        if any(checkpoints.glob("*.writing/checksums.json*")):
+        if any(".writing/checksums.json" in path for path in left):
             return "between checksums and renaming"
-        if any(checkpoints.glob("*.writing")):
+        if any(path.endswith(".writing") for path in left):
             return "while a checkpoint was written"
         if "compiled" not in said:
             return "before the first step"
         return "between two checkpoints"
+
+    def _remnants(self) -> set[tuple[Path, int]]:
+        patterns = ("*.removing", "*.writing", "*.writing/checksums.json*")
+        found = [path for p in patterns for path in self._run.glob(f"checkpoints/{p}")]
+        return {(path, path.stat().st_ino) for path in found}
 
     def _require(self, sound: bool, what: str) -> None:
         if not sound:
