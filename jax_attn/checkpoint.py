@@ -8,6 +8,8 @@ Orbax is imported when a checkpoint is touched, not before: that takes a second.
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import os
 import re
@@ -31,6 +33,7 @@ from jax_attn.run import Run, versions_in_use
 from jax_attn.training import TrainState
 
 KEEP = 3  # newest checkpoints kept, beside the best
+SPARE = 1 << 20  # bytes that a checkpoint takes beside its arrays, at most
 STEP = re.compile(r"0|[1-9][0-9]{0,9}")  # the name of a complete checkpoint
 REMNANT = re.compile(r"[0-9]+\.(writing|removing)")  # of a run that was killed
 
@@ -45,6 +48,8 @@ class Checkpoints:
     def __init__(self, run: Run, say: Callable[[str], None] = _on_standard_error) -> None:
         import orbax.checkpoint as ocp
 
+        # Orbax logs a failure with several tracebacks, and raises it too.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._run = run
         self._say = say
         self._orbax = ocp.StandardCheckpointer()
@@ -68,7 +73,11 @@ class Checkpoints:
                 if REMNANT.fullmatch(remnant.name):
                     shutil.rmtree(remnant)
             partial.mkdir(parents=True)
-            self._orbax.save(partial.absolute() / "arrays", _named_arrays(state))
+            arrays = _named_arrays(state)
+            # Known beforehand, because TensorStore's threads stop noisily when a write fails.
+            if shutil.disk_usage(partial).free < sum(a.nbytes for a in arrays.values()) + SPARE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._orbax.save(partial.absolute() / "arrays", arrays)
         self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
@@ -171,7 +180,9 @@ class Checkpoints:
                 if writing is not None:
                     writing.result()
             except ValueError as error:  # TensorStore's, whatever the fault
-                raise OSError(0, str(error).strip().splitlines()[0][:200]) from error
+                code = re.search(r"os_error_code='(\d+)'", str(error))
+                reason = os.strerror(int(code[1])) if code else str(error).splitlines()[0][:200]
+                raise OSError(0, reason) from error
 
 
 def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
