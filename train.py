@@ -158,6 +158,11 @@ def train_in(
 ) -> int:
     """Model, state, loop, and what remains, in a run's folder; returns the exit code."""
     config = run.config
+    if isinstance(arguments, ResumedRun):
+        if checkpoints.newest() is None:
+            say("no checkpoint yet: the run begins at step 0")
+        with run.writing():
+            run.write(run.path)  # steps may be others now
     model, optimizer, state = run.fresh()
     script = None
     if config.rng == "torch":
@@ -165,12 +170,10 @@ def train_in(
         state = TrainState.create(script.initialise(model), optimizer)
     recorded: dict[str, Any] = {}
     if isinstance(arguments, ResumedRun):
-        restored = checkpoints.restore(state)
-        if restored is None:
-            say("no checkpoint yet: the run begins at step 0")
-        else:
-            state = restored
+        state = checkpoints.restore(state) or state
         recorded = run.cut_metrics(int(state.step))
+        if recorded.get("step", 0) != int(state.step):
+            say(f"metrics.jsonl has lost the figures before step {int(state.step):,}, or some")
         if script is not None:
             script.skip(state)
     n_parameters = count_parameters(model)

@@ -56,6 +56,7 @@ class Checkpoints:
         self._background = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._faulty: set[int] = set()
+        self._newest: Path | None = None
 
     def save(self, state: TrainState, validation_loss: float | None = None) -> None:
         """Begins to write `state` under its step number; the arrays may be donated at once.
@@ -64,6 +65,7 @@ class Checkpoints:
         Raises InputError when this or the save before it fails, for want of space for example.
         """
         self._finish_writing()
+        self._newest = None
         step = int(state.step)
         if step in self._steps() and step not in self._faulty:
             return
@@ -88,18 +90,38 @@ class Checkpoints:
             self._background.shutdown()
             self._orbax.close()
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """The newest complete checkpoint, in the structure of `like`; None when there is none yet.
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint; None when there is none yet.
 
-        Damaged ones are passed over. InputError when all are damaged, or when one was trained
-        otherwise than the run's files now say.
+        Damaged ones are passed over. InputError when all are damaged, or when it was trained
+        otherwise than the run's files now say: known before a model is built, because a wrong
+        size can be a very large one.
         """
+        if self._newest is None:
+            self._newest = self._choose()
+        return self._newest
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The state in `newest`, in the structure of `like`; None and InputError as there."""
+        folder = self.newest()
+        if folder is None:
+            return None
+        template = jax.tree.map(_abstract, _named_arrays(like))
+        try:
+            arrays = self._orbax.restore(folder.absolute() / "arrays", template)
+            return _from_named_arrays(like, arrays)
+        except Exception as error:  # Orbax and TensorStore raise of every kind
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise InputError(f"{folder} cannot be read ({reason})") from error
+
+    def _choose(self) -> Path | None:
         steps = sorted(self._steps(), reverse=True)
         for step in steps:
             folder = self._run.checkpoints_path / str(step)
             fault = checksums.fault(folder)
             if fault is None:
-                return self._read(folder, like)
+                self._require_fit(folder)
+                return folder
             self._faulty.add(step)
             self._say(f"checkpoint {step} is damaged and passed over: {fault}")
         if steps:
@@ -115,7 +137,8 @@ class Checkpoints:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return {int(name) for name in names if STEP.fullmatch(name)}
 
-    def _read(self, folder: Path, like: TrainState) -> TrainState:
+    def _require_fit(self, folder: Path) -> None:
+        """InputError unless it is of this run; a line when other versions wrote it."""
         saved = Run.open(folder)
         self._run.require_same(saved)
         in_use = versions_in_use()
@@ -129,13 +152,6 @@ class Checkpoints:
                 f"checkpoint {folder.name} was written with {'; '.join(changed)}: "
                 "what follows may differ in the last bits"
             )
-        template = jax.tree.map(_abstract, _named_arrays(like))
-        try:
-            arrays = self._orbax.restore(folder.absolute() / "arrays", template)
-            return _from_named_arrays(like, arrays)
-        except Exception as error:  # Orbax and TensorStore raise of every kind
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise InputError(f"{folder} cannot be read ({reason})") from error
 
     def _complete(self, partial: Path, step: int, validation_loss: float | None) -> None:
         """In the background: the rest of a checkpoint, its checksums, its name; old ones go."""
@@ -191,10 +207,12 @@ def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
     Raises InputError when `run_dir` is no run, or holds no whole checkpoint.
     """
     run = Run.open(run_dir)
-    _, _, fresh = run.fresh()
-    state = Checkpoints(run).restore(fresh)
-    if state is None:
+    checkpoints = Checkpoints(run)
+    if checkpoints.newest() is None:
         raise InputError(f"{run.path} holds no complete checkpoint yet")
+    _, _, fresh = run.fresh()
+    state = checkpoints.restore(fresh)
+    assert state is not None
     return state.model()
 
 

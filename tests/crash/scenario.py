@@ -90,7 +90,6 @@ def finished(path: Path) -> dict[str, Any]:
         "fields of the metrics": [list(r) for r in records],
         "sample": (path / "sample.txt").read_bytes(),
         "config": (path / "config.json").read_bytes(),
-        "checkpoints kept": sorted(p.name for p in run.checkpoints_path.iterdir()),
     }
     for name, leaf in jax.tree_util.tree_leaves_with_path(state):
         is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
