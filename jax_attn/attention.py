@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from jax_attn.cache import KeyValues
 from jax_attn.layers import dropout, linear, uniform_fan_in
 
 # Queries are taken this many at a time in causal attention. Smaller blocks skip more of the masked
@@ -156,6 +157,20 @@ class Head(nnx.Module):
         weights = self.dropout(self.weights(x, context))
         return attend(weights, self.value(x if context is None else context))
 
+    def keys_values(self, x: Float[Array, "B T C"]) -> KeyValues:
+        """What later positions look back on: keys and values [B T K]."""
+        return KeyValues(self.key(x), self.value(x))
+
+    def step(
+        self, x: Float[Array, "B 1 C"], past: KeyValues, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 K"], KeyValues]:
+        """The output at one position, and `past` with that position's key and value in it."""
+        past = past.write(self.keys_values(x), position)
+        weights = attention_weights(
+            self.query(x), past.keys, mask=past.seen(position), scale=self.scale
+        )
+        return attend(weights, past.values), past
+
 
 class MultiHeadAttention(nnx.Module):
     """H heads side by side and a projection; the query, key and value matrices are one.
@@ -245,3 +260,21 @@ class MultiHeadAttention(nnx.Module):
             heads = dot_product_attention(query, key, value, causal=causal)
         joined = heads.swapaxes(1, 2).reshape(x.shape)
         return self.output_dropout(self.proj(joined))
+
+    def keys_values(self, x: Float[Array, "B T C"]) -> KeyValues:
+        """What later positions look back on: keys and values [B*H T K]."""
+        _, key, value = self._query_key_value(x, None)
+        return KeyValues(_merged(key), _merged(value))
+
+    def step(
+        self, x: Float[Array, "B 1 C"], past: KeyValues, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 C"], KeyValues]:
+        """The output at one position, and `past` with that position's key and value in it."""
+        query, key, value = self._query_key_value(x, None)
+        past = past.write(KeyValues(_merged(key), _merged(value)), position)
+        weights = attention_weights(_merged(query), past.keys, mask=past.seen(position))
+        return self.proj(attend(weights, past.values).reshape(x.shape)), past
+
+
+def _merged(x: Float[Array, "B H T K"]) -> Float[Array, "B*H T K"]:
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])

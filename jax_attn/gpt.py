@@ -9,11 +9,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.attention import MultiHeadAttention
+from jax_attn.cache import Cache, KeyValues
 from jax_attn.config import GPTConfig
-from jax_attn.layers import Embedding, dropout, layer_norm, linear, matmul, normal, zeros
+from jax_attn.layers import (
+    Embedding,
+    dropout,
+    layer_norm,
+    linear,
+    matmul,
+    matmul_rows,
+    normal,
+    zeros,
+)
 
 # jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -99,6 +109,14 @@ class Block(nnx.Module):
         x = x + self.sa(self.ln1(x))
         return x + self.ffwd(self.ln2(x))
 
+    def step(
+        self, x: Float[Array, "B 1 C"], past: KeyValues, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 C"], KeyValues]:
+        """The same at one position, which sees the `past` and itself."""
+        attended, past = self.sa.step(self.ln1(x), past, position)
+        x = x + attended
+        return x + self.ffwd(self.ln2(x)), past
+
 
 class GPT(nnx.Module):
     """Token ids to logits, computed in `dtype` (None: the parameters').
@@ -173,6 +191,26 @@ class GPT(nnx.Module):
             x = block(x)
         return jnp.stack(weights)
 
+    def prefill(self, idx: Integer[Array, "B T"]) -> Cache:
+        """Every layer's keys and values [B H T K] of the positions from 0 on."""
+        x = self.embed(idx)
+        cache = []
+        for block in self.blocks:
+            cache.append(block.sa.keys_values(block.ln1(x)))
+            x = block(x)
+        return tuple(cache)
+
+    def step(
+        self, idx: Integer[Array, "B 1"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 V"], Cache]:
+        """The logits at `position`, whose token is `idx`, and the cache with that position."""
+        x = self.token_embedding_table(idx) + self.position_embedding_table(position[None])
+        layers = []
+        for block, past in zip(self.blocks, cache, strict=True):
+            x, past = block.step(x, past, position)
+            layers.append(past)
+        return self.lm_head(self.ln_f(x), self.token_embedding_table), tuple(layers)
+
 
 class LanguageModelHead(nnx.Module):
     """The product with the output matrix, its own or the token embedding's, and maybe a bias."""
@@ -198,13 +236,13 @@ class LanguageModelHead(nnx.Module):
         self, x: Float[Array, "B T C"], token_embedding_table: Embedding
     ) -> Float[Array, "B T V"]:
         if self.kernel is None:
-            kernel = token_embedding_table.embedding[...].T
+            product, matrix = matmul_rows, token_embedding_table.embedding[...]
         else:
-            kernel = self.kernel[...]
-        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype is None else self.dtype
+            product, matrix = matmul, self.kernel[...]
+        dtype = jnp.promote_types(x.dtype, matrix.dtype) if self.dtype is None else self.dtype
         # The loss is taken in at least float32, so the product is not rounded to bfloat16 first.
         wide = jnp.promote_types(dtype, jnp.float32)
-        logits: jax.Array = matmul(x.astype(dtype), kernel.astype(dtype), wide)
+        logits: jax.Array = product(x.astype(dtype), matrix.astype(dtype), wide)
         return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
 
 

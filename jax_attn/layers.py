@@ -52,6 +52,34 @@ def _matmul_backward(out_dtype, saved, dy):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def matmul_rows(
+    x: Float[Array, "*batch C"], table: Float[Array, "V C"], out_dtype: DTypeLike
+) -> Float[Array, "*batch V"]:
+    """x @ table.T, as `matmul`, for a table that is kept by rows.
+
+    Of a single x and `table.T` XLA's CPU compiler makes a scalar loop, half as fast.
+    """
+    axis = x.ndim - 1
+    return jax.lax.dot_general(
+        x, table, (((axis,), (1,)), ((), ())), preferred_element_type=out_dtype
+    )
+
+
+def _matmul_rows_forward(x, table, out_dtype):
+    return matmul_rows(x, table, out_dtype), (x, table)
+
+
+def _matmul_rows_backward(out_dtype, saved, dy):
+    x, table = saved
+    dy = dy.astype(x.dtype)
+    dtable = dy.reshape(-1, dy.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+    return dy @ table, dtable
+
+
+matmul_rows.defvjp(_matmul_rows_forward, _matmul_rows_backward)
+
+
 def _linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
     """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
     del dimension_numbers, precision, out_sharding

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.attention import Head
+from jax_attn.cache import Cache
 from jax_attn.layers import Embedding, linear, normal, uniform_fan_in
 
 
@@ -61,3 +62,15 @@ class SingleHeadLanguageModel(nnx.Module):
     def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "1 B 1 T T"]:
         """The head's weights, in the [L B H T T] form of `GPT.attention_weights`."""
         return self.sa_head.weights(self._embed(idx))[None, :, None]
+
+    def prefill(self, idx: Integer[Array, "B T"]) -> Cache:
+        """The head's keys and values [B T K] of the positions from 0 on."""
+        return (self.sa_head.keys_values(self._embed(idx)),)
+
+    def step(
+        self, idx: Integer[Array, "B 1"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 V"], Cache]:
+        """The logits at `position`, whose token is `idx`, and the cache with that position."""
+        x = self.token_embedding_table(idx) + self.position_embedding_table(position[None])
+        attended, past = self.sa_head.step(x, cache[0], position)
+        return self.lm_head(attended), (past,)

@@ -19,6 +19,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Integer
 
+from jax_attn.compiler import compiled
 from jax_attn.loss import IGNORE, next_token_loss_sum
 
 Model = Callable[[Array], Array]
@@ -172,8 +173,7 @@ def train_step(
     return replace(kept, healthy=healthy), loss
 
 
-@partial(
-    jax.jit,
+@compiled(
     static_argnames=("optimizer", "n_steps", "accumulate_steps"),
     donate_argnames="state",
 )
@@ -198,7 +198,7 @@ def train_chunk(
     return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(n_steps)))
 
 
-@partial(jax.jit, static_argnames="block_size")
+@compiled(static_argnames="block_size")
 def _loss_of_windows(graphdef, state, tokens, first_targets, block_size):
     """Loss sum of the windows whose first targets are at `first_targets`; past the end, none."""
     model = nnx.merge(graphdef, state)
@@ -248,7 +248,7 @@ def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> 
     return float(np.mean(np.array(jax.device_get(losses), np.float64)))
 
 
-@jax.jit
+@compiled()
 def _loss_of_batch(graphdef, state, batches: Batches, step):
     model = nnx.merge(graphdef, state)
     model.eval()

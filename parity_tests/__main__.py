@@ -51,7 +51,7 @@ def main() -> int:
     jobs = arguments.jobs or (os.cpu_count() or 1 if on_cpu else 1)
 
     with workers(jobs) as run, console.status("") as status:
-        tasks = [(rung, arguments.seeds) for rung in arguments.rungs]
+        tasks = [(rung, arguments.seeds, arguments.mutants) for rung in arguments.rungs]
         ladder = []
         for result in run(run_task, tasks):
             ladder.append(result)
@@ -62,7 +62,8 @@ def main() -> int:
         matrix = []
         if arguments.mutants and same:
             names = [NO_BUG, *(mutant.name for mutant in REGISTRY)]
-            for result in run(run_mutant, names):
+            reached = {result.rung: result.reached for result in ladder}
+            for result in run(run_mutant, [(name, reached) for name in names]):
                 matrix.append(result)
                 status.update(f"{len(matrix)} of {len(names)} planted bugs")
             output.print_matrix(console, matrix)

@@ -10,9 +10,11 @@ import pytest
 import jax_attn.attention
 import jax_attn.gpt
 from parity_tests.harness.ladder import RUNGS, run_rung
-from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems
+from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, can_reach, problems
 from parity_tests.harness.mutants import REGISTRY
 from parity_tests.harness.mutants.baselines import RULES
+from parity_tests.harness.mutants.planting import planted_targets
+from parity_tests.harness.reach import recorded
 
 REPRESENTATIVES = [
     "scale of all channels",
@@ -93,3 +95,16 @@ def test_so_are_a_false_alarm_an_idle_rung_and_the_wrong_rung():
     assert "attention: keys without bias is listed as equivalent, but loss notice it" in found
     assert "data catches nothing" in found
     assert "gpt catches nothing" not in found
+
+
+def test_a_rung_is_passed_over_only_if_it_runs_nothing_of_what_is_replaced():
+    """Functions leave a trace when they run; a dictionary of functions does not."""
+    with recorded() as reached:
+        jax_attn.causal_mask(2)
+    assert reached == {"jax_attn.attention:causal_mask"}
+    with BY_NAME["sees the next token"].planted():
+        assert can_reach(frozenset(reached))
+        assert not can_reach(frozenset({"jax_attn.attention:attend"}))
+    with BY_NAME["leaky ReLU"].planted():
+        assert can_reach(frozenset())
+    assert not planted_targets

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -230,6 +231,18 @@ class TestBadInput:
             (["--top-k", "0"], "top_k 0 keeps no token"),
         ):
             self.refused(call(generate_cli.main, run, *arguments), said)
+
+
+def test_text_printed_as_it_is_made_is_the_whole_text(call, text, tmp_path):
+    run = tmp_path / "run"
+    assert call(train.main, "bigram", *TINY, "--data", text, "--out", run)[0] == 0
+    n = 2 * generate_cli.CHUNK + 3
+    code, out, err = call(generate_cli.main, run, "--prompt", "fox", "--tokens", n, "--seed", 4)
+    assert (code, err) == (0, "")
+    tokenizer = ja.CharTokenizer.load(run / "tokenizer.json")
+    prompt = jnp.asarray(tokenizer.encode("fox"), jnp.int32)[None]
+    tokens = ja.generate(ja.load_model(run), prompt, n, key=jax.random.key(4))
+    assert out == tokenizer.decode(np.asarray(tokens[0])) + "\n"
 
 
 def test_as_a_program_and_plain_lines_without_a_terminal(text, tmp_path):

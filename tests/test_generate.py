@@ -5,52 +5,153 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
-from jax_attn.generate import sample
+from jax_attn.generate import stream
+from jax_attn.generate.loop import NOISE_STEPS, extend
+from jax_attn.generate.sampling import first_largest, sample
+from tests import uncached
 
-CONFIG = ja.GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=3, n_embd=15)
-MODELS = {
-    "gpt": ja.GPT(CONFIG, rngs=nnx.Rngs(0)),
-    "dropout": ja.GPT(ja.GPTConfig(11, 8, 1, 3, 15, dropout_rate=0.5), rngs=nnx.Rngs(1)),
-    "head": ja.SingleHeadLanguageModel(11, 8, 15, 5, rngs=nnx.Rngs(0)),
-    "bigram": ja.BigramLanguageModel(11, rngs=nnx.Rngs(0)),
+V, T = 11, 8
+SHAPES = {
+    "lecture": ja.GPTConfig(vocab_size=V, block_size=T, n_layer=2, n_head=3, n_embd=15),
+    "gpt2": ja.GPTConfig.gpt2(vocab_size=V, block_size=T, n_layer=2, n_head=3, n_embd=15),
+    "dropout": ja.GPTConfig(V, T, 1, 3, 15, dropout_rate=0.5),
 }
+
+
+class Plain(nnx.Module):
+    """A model without a cache, as somebody may bring."""
+
+    block_size = T
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, idx):
+        return self.model(idx)
+
+
+def make(name, param_dtype=jnp.float32, dtype=None):
+    rngs, dtypes = nnx.Rngs(3), {"param_dtype": param_dtype, "dtype": dtype}
+    if name == "head":
+        return ja.SingleHeadLanguageModel(V, T, 15, 5, rngs=rngs, **dtypes)
+    if name == "bigram":
+        return ja.BigramLanguageModel(V, rngs=rngs, **dtypes)
+    if name == "plain":
+        return Plain(make("lecture", **dtypes))
+    return ja.GPT(SHAPES[name], rngs=rngs, **dtypes)
+
+
+NAMES = ["lecture", "gpt2", "dropout", "head", "bigram", "plain"]
+MODELS = {name: make(name) for name in NAMES}
 KEY = jax.random.key(7)
 
 
-def naive(model, tokens, max_new_tokens, key, temperature=1.0, top_k=None):
-    """The lecture's loop: crop the growing context, call the model, look at the last position."""
-    for i in range(max_new_tokens):
-        logits = model(tokens[:, -model.block_size :])[:, -1]
-        if temperature == 0:
-            chosen = logits.argmax(-1)
-        else:
-            chosen = sample(logits / temperature, jax.random.fold_in(key, i), top_k)
-        tokens = jnp.concatenate([tokens, chosen[:, None]], axis=1)
-    return tokens
+def prompts(rows, length):
+    return jax.random.randint(jax.random.key(length), (rows, length), 0, V, dtype=jnp.int32)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("prompt_length", [1, 5, 8, 13])
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_k": 3}])
-def test_equals_the_growing_context_also_past_block_size(name, prompt_length, options):
-    model = MODELS[name]
-    prompt = jax.random.randint(jax.random.key(prompt_length), (3, prompt_length), 0, 11)
-    got = ja.generate(model, prompt, 20, key=KEY, **options)
-    assert got.shape == (3, prompt_length + 20)
-    np.testing.assert_array_equal(got, naive(model, prompt, 20, KEY, **options))
+def same_tokens(model, prompt, n, **options):
+    got = ja.generate(model, prompt, n, key=KEY, **options)
+    assert got.shape == (prompt.shape[0], prompt.shape[1] + n)
+    np.testing.assert_array_equal(got, uncached.generate(model, prompt, n, key=KEY, **options))
+
+
+TOP_3 = {"temperature": 0.7, "top_k": 3}
+
+
+@pytest.mark.parametrize("prompt_length", [1, T - 1, T, T + 5])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, TOP_3])
+def test_equals_the_growing_context_also_past_block_size(prompt_length, options):
+    same_tokens(MODELS["lecture"], prompts(3, prompt_length), 20, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prompt_length", [3, T + 5])
+def test_equals_it_in_every_model(name, prompt_length):
+    same_tokens(MODELS[name], prompts(3, prompt_length), 20, **TOP_3)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("lecture", jnp.float32),
+        ("lecture", jnp.float64),
+        ("gpt2", jnp.float32),
+        ("head", jnp.float64),
+    ],
+)
+def test_equals_it_for_a_thousand_prompts(name, dtype, options, x64):
+    same_tokens(make(name, param_dtype=dtype), prompts(1_000, 3), 12, **options)
+
+
+def test_equals_it_where_noise_is_drawn_anew():
+    """More tokens than noise is drawn for at a time, the border inside the window and past it."""
+    for block_size in (NOISE_STEPS + 9, NOISE_STEPS - 9):
+        config = ja.GPTConfig(V, block_size, 1, 3, 15)
+        same_tokens(ja.GPT(config, rngs=nnx.Rngs(0)), prompts(2, 1), 2 * NOISE_STEPS + 5)
+
+
+@pytest.mark.parametrize("name", ["lecture", "gpt2", "head"])
+@pytest.mark.parametrize(
+    ("dtypes", "tolerance"),
+    [
+        ({"param_dtype": jnp.float64}, 1e-13),
+        ({"param_dtype": jnp.float32}, 1e-5),
+        ({"dtype": jnp.bfloat16}, 0.05),
+    ],
+    ids=["float64", "float32", "bfloat16"],
+)
+def test_logits_of_single_steps_are_those_of_a_whole_pass(name, dtypes, tolerance, x64):
+    """Keys and values rounded to bfloat16 are the same in both; the sums around them differ."""
+    model, idx = make(name, **dtypes), prompts(2, T)
+    cache = tuple(layer.with_room(T) for layer in model.prefill(idx[:, :3]))
+    step = jax.jit(lambda token, cache, position: model.step(token, cache, position))
+    logits = []
+    for t in range(3, T):
+        found, cache = step(idx[:, t : t + 1], cache, jnp.int32(t))
+        logits.append(found[:, 0])
+    np.testing.assert_allclose(
+        np.stack(logits, 1).astype(np.float64),
+        np.asarray(model(idx)[:, 3:], np.float64),
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+def test_a_chunk_at_a_time_is_the_same_text_from_the_same_program():
+    prompt = prompts(2, 3)
+    for options in ({}, {"temperature": 0.0}):
+        whole = ja.generate(MODELS["lecture"], prompt, 40, key=KEY, **options)
+        before = extend._jitted._cache_size()
+        for size in (1, 7, 40, 100):
+            chunks = list(stream(MODELS["lecture"], prompt, 40, size, key=KEY, **options))
+            assert {c.shape[1] for c in chunks[:-1]} <= {size}
+            np.testing.assert_array_equal(np.concatenate([prompt, *chunks], axis=1), whole)
+        assert extend._jitted._cache_size() == before
+
+
+def test_an_id_outside_the_vocabulary_poisons_what_sees_it():
+    prompt = jnp.array([[V, 1]])
+    same_tokens(MODELS["lecture"], prompt, 5, temperature=0.0)
+
+
+def test_the_first_of_equals_is_the_largest_and_nan_is_larger_than_all():
+    scores = jnp.array([[1.0, 3.0, 3.0], [-jnp.inf] * 3, [1.0, jnp.nan, 5.0], [jnp.inf, 1.0, 2.0]])
+    np.testing.assert_array_equal(first_largest(scores), jnp.argmax(scores, axis=-1))
 
 
 def test_the_key_decides():
     prompt = jnp.zeros((1, 1), jnp.int32)
     first, again, other = (
-        ja.generate(MODELS["gpt"], prompt, 30, key=jax.random.key(seed)) for seed in (0, 0, 1)
+        ja.generate(MODELS["lecture"], prompt, 30, key=jax.random.key(seed)) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_rows_of_a_batch_differ():
-    tokens = ja.generate(MODELS["gpt"], jnp.zeros((4, 1), jnp.int32), 30, key=KEY)
+    tokens = ja.generate(MODELS["lecture"], jnp.zeros((4, 1), jnp.int32), 30, key=KEY)
     assert len({tuple(row) for row in np.asarray(tokens)}) == 4
 
 
@@ -65,22 +166,26 @@ def test_a_training_model_still_samples_without_dropout_and_stays_in_training():
     assert not model.blocks[0].ffwd.dropout.deterministic
 
 
+def gumbel(logits):
+    return jax.random.gumbel(KEY, logits.shape)
+
+
 def test_samples_have_the_softmaxs_frequencies():
     logits = jnp.tile(jnp.log(jnp.array([0.1, 0.2, 0.7])), (20_000, 1))
-    frequencies = np.bincount(sample(logits, KEY), minlength=3) / 20_000
+    frequencies = np.bincount(sample(logits, gumbel(logits)), minlength=3) / 20_000
     np.testing.assert_allclose(frequencies, [0.1, 0.2, 0.7], atol=0.015)
 
 
 def test_top_k_keeps_the_likeliest():
     logits = jnp.tile(jnp.array([0.0, 3.0, 1.0, 2.0]), (1_000, 1))
-    assert set(np.asarray(sample(logits, KEY, top_k=2))) == {1, 3}
-    assert set(np.asarray(sample(logits, KEY, top_k=1))) == {1}
-    assert set(np.asarray(sample(logits, KEY, top_k=100))) == {0, 1, 2, 3}
+    assert set(np.asarray(sample(logits, gumbel(logits), top_k=2))) == {1, 3}
+    assert set(np.asarray(sample(logits, gumbel(logits), top_k=1))) == {1}
+    assert set(np.asarray(sample(logits, gumbel(logits), top_k=100))) == {0, 1, 2, 3}
 
 
 def test_no_new_tokens_is_the_prompt():
     prompt = jnp.array([[1, 2, 3]])
-    np.testing.assert_array_equal(ja.generate(MODELS["gpt"], prompt, 0, key=KEY), prompt)
+    np.testing.assert_array_equal(ja.generate(MODELS["lecture"], prompt, 0, key=KEY), prompt)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +198,4 @@ def test_no_new_tokens_is_the_prompt():
 )
 def test_impossible_requests_are_refused(tokens, options, message):
     with pytest.raises(ValueError, match=message):
-        ja.generate(MODELS["gpt"], tokens, 3, key=KEY, **options)
+        ja.generate(MODELS["lecture"], tokens, 3, key=KEY, **options)

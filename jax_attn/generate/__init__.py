@@ -1,11 +1,14 @@
 """Sampling from a language model, one compiled program for all tokens."""
 
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, Integer, PRNGKeyArray
+
+from jax_attn.cache import Cache
+from jax_attn.generate.loop import extend, prefill
 
 
 def generate(
@@ -24,8 +27,45 @@ def generate(
     Logits are divided by `temperature` (0 = the likeliest token, no randomness); `top_k` keeps
     only the k likeliest. The same key gives the same tokens.
 
+    Up to `block_size` a token costs one position, for keys and values are kept. Past it every
+    position moves with every token, so the whole window is computed again.
+
     Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
     """
+    extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
+    return extend_to(text, cache, tokens.shape[1], text.shape[1])[0]
+
+
+def stream(
+    model: nnx.Module,
+    tokens: Integer[Array, "B T0"],
+    max_new_tokens: int,
+    chunk: int,
+    *,
+    key: PRNGKeyArray,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+) -> Iterator[Integer[np.ndarray, "B n"]]:
+    """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made.
+
+    All chunks are runs of one compiled program. Raises ValueError at once for what `generate` does.
+    """
+    extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
+    return _chunks(extend_to, text, cache, tokens.shape[1], chunk)
+
+
+Extend = Callable[[jax.Array, Cache, int, int], tuple[jax.Array, Cache]]
+
+
+def _begin(
+    model: nnx.Module,
+    tokens: Integer[Array, "B T0"],
+    max_new_tokens: int,
+    key: PRNGKeyArray,
+    temperature: float,
+    top_k: int | None,
+) -> tuple[Extend, Integer[Array, "B T"], Cache]:
+    """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
     if tokens.ndim != 2 or tokens.shape[1] < 1:
         raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
     if temperature < 0:
@@ -34,53 +74,34 @@ def generate(
         raise ValueError(f"top_k {top_k} keeps no token; give 1 or more, or None")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens} is negative")
-    graphdef, state = nnx.split(model)
-    room = jnp.zeros((tokens.shape[0], max_new_tokens), jnp.int32)
-    return _generate(
-        graphdef,
-        state,
-        jnp.concatenate([tokens.astype(jnp.int32), room], axis=1),
-        key,
-        jnp.asarray(temperature, jnp.float32),
-        prompt_length=tokens.shape[1],
-        greedy=temperature == 0,
-        top_k=top_k,
-    )
+    leaves, structure = jax.tree.flatten(model)
+    prompt_length = tokens.shape[1]
+    text, cache = prefill(structure, leaves, tokens, max_new_tokens=max_new_tokens)
 
-
-@partial(jax.jit, static_argnames=("prompt_length", "greedy", "top_k"), donate_argnames="tokens")
-def _generate(graphdef, state, tokens, key, temperature, *, prompt_length, greedy, top_k):
-    model = nnx.merge(graphdef, state)
-    model.eval()
-    total = tokens.shape[1]
-    width = min(model.block_size, total)
-
-    def extend(tokens, length):
-        # The window begins at the context's first token and may reach past its last one; causal
-        # attention keeps what is there from mattering.
-        start = jnp.maximum(length - width, 0)
-        window = jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1)
-        logits = model(window)
-        last = jax.lax.dynamic_index_in_dim(logits, length - 1 - start, axis=1, keepdims=False)
-        if greedy:
-            chosen = jnp.argmax(last, axis=-1)
-        else:
-            step_key = jax.random.fold_in(key, length - prompt_length)
-            chosen = sample(last / temperature, step_key, top_k)
-        tokens = jax.lax.dynamic_update_slice_in_dim(
-            tokens, chosen.astype(tokens.dtype)[:, None], length, axis=1
+    def extend_to(text: jax.Array, cache: Cache, start: int, stop: int) -> tuple[jax.Array, Cache]:
+        return extend(
+            structure,
+            leaves,
+            text,
+            cache,
+            key,
+            np.float32(temperature),
+            np.int32(start),
+            np.int32(stop),
+            prompt_length=prompt_length,
+            greedy=temperature == 0,
+            top_k=top_k,
         )
-        return tokens, None
 
-    positions = jnp.arange(prompt_length, total, dtype=jnp.int32)
-    return jax.lax.scan(extend, tokens, positions)[0]
+    return extend_to, text, cache
 
 
-def sample(
-    logits: Float[Array, "B V"], key: PRNGKeyArray, top_k: int | None = None
-) -> Int[Array, " B"]:
-    """One token a row, drawn with probability softmax(logits) over the `top_k` largest."""
-    if top_k is not None and top_k < logits.shape[-1]:
-        smallest_kept = jax.lax.top_k(logits, top_k)[0][:, -1:]
-        logits = jnp.where(logits < smallest_kept, -jnp.inf, logits)
-    return jax.random.categorical(key, logits, axis=-1)
+def _chunks(
+    extend_to: Extend, text: jax.Array, cache: Cache, start: int, chunk: int
+) -> Iterator[Integer[np.ndarray, "B n"]]:
+    total = text.shape[1]
+    while start < total:
+        stop = min(start + chunk, total)
+        text, cache = extend_to(text, cache, start, stop)
+        yield np.asarray(text)[:, start:stop]
+        start = stop

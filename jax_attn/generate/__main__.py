@@ -1,18 +1,20 @@
 """`python -m jax_attn.generate RUN_DIR`: sample from a trained run."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 
 from jax_attn.checkpoint import Run, load_model
 from jax_attn.errors import InputError
-from jax_attn.generate import generate
+from jax_attn.generate import stream
+
+CHUNK = 16  # tokens between two prints
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Arguments:
     seed: int = 0  # the same seed gives the same text
 
 
-def run(arguments: Arguments) -> str:
-    """The prompt and its continuation."""
+def run(arguments: Arguments) -> Iterator[str]:
+    """The prompt, then its continuation in pieces as they are made."""
     if not arguments.prompt:
         raise InputError("the prompt is empty; give at least one character")
     if arguments.tokens < 1:
@@ -37,26 +39,31 @@ def run(arguments: Arguments) -> str:
     prompt = jnp.asarray(record.tokenizer.encode(arguments.prompt), jnp.int32)[None]
     model = load_model(arguments.run_dir)
     try:
-        tokens = generate(
+        chunks = stream(
             model,
             prompt,
             arguments.tokens,
+            CHUNK,
             key=jax.random.key(arguments.seed),
             temperature=arguments.temperature,
             top_k=arguments.top_k,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    return record.tokenizer.decode(np.asarray(tokens[0]), errors="replace")
+    yield arguments.prompt
+    for tokens in chunks:
+        yield record.tokenizer.decode(tokens[0], errors="replace")
 
 
 def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
     try:
-        print(run(arguments))
+        for piece in run(arguments):
+            print(piece, end="", flush=True)
     except InputError as error:
         print(f"jax_attn.generate: error: {error}", file=sys.stderr)
         return 2
+    print()
     return 0
 
 

@@ -4,10 +4,11 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 from parity_tests.harness.budgets import SEMANTIC
+from parity_tests.harness.reach import recorded
 from parity_tests.harness.tiers import Checks
 
 RUNGS: dict[str, str] = {
@@ -47,6 +48,7 @@ class RungResult:
     failures: tuple[Failure, ...]
     crashed: bool
     seconds: float
+    reached: frozenset[str] = frozenset()  # functions of the port that ran, where recorded
 
     @property
     def ok(self) -> bool:
@@ -93,7 +95,11 @@ def run_rung(rung: str, seeds: Iterable[int], *, stop_early: bool = False) -> Ru
     )
 
 
-def run_task(task: tuple[str, int]) -> RungResult:
-    """A rung and how many seeds, as one argument for another process."""
-    rung, seeds = task
-    return run_rung(rung, range(seeds))
+def run_task(task: tuple[str, int, bool]) -> RungResult:
+    """A rung, how many seeds, and whether to record its reach: an argument for another process."""
+    rung, seeds, recording = task
+    if not recording:
+        return run_rung(rung, range(seeds))
+    with recorded() as reached:
+        result = run_rung(rung, range(seeds))
+    return replace(result, reached=frozenset(reached))

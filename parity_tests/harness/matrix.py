@@ -1,13 +1,15 @@
 """Every planted bug against every rung: the kill matrix, and what is wrong with it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from parity_tests.harness.ladder import RUNGS, run_rung
 from parity_tests.harness.mutants import REGISTRY, Mutant
 from parity_tests.harness.mutants.baselines import RULES, caught_by_rules
+from parity_tests.harness.mutants.planting import planted_targets
+from parity_tests.harness.reach import reaches
 from parity_tests.harness.tiers import remember_references
 
 Outcome = Literal["passes", "differs", "raises"]
@@ -28,23 +30,40 @@ class MutantResult:
         return any(outcome != "passes" for outcome in self.rungs.values())
 
 
-def run_mutant(name: str) -> MutantResult:
-    """Plants one bug and runs each rung up to the first check that fails."""
+def run_mutant(task: tuple[str, Mapping[str, frozenset[str]]]) -> MutantResult:
+    """Plants one bug and runs each rung that it can reach, up to the first check that fails.
+
+    The second part of the task holds, for each rung, the functions of the port that it runs. Rungs
+    that run none of what the bug replaces pass, as they did without it.
+    """
     global remembering
     if not remembering:
         remember_references()
         remembering = True
+    name, reached = task
+    outcomes: dict[str, Outcome]
     started = time.perf_counter()
-    if name == NO_BUG:
-        outcomes, rules = _outcomes(), caught_by_rules()
+    if name == NO_BUG:  # the ladder has just been passed without one
+        outcomes = {rung: "passes" for rung in RUNGS}
+        rules = caught_by_rules()
     else:
         with BY_NAME[name].planted():
-            outcomes, rules = _outcomes(), caught_by_rules()
+            outcomes = {
+                rung: outcome(rung) if can_reach(reached[rung]) else "passes" for rung in RUNGS
+            }
+            rules = caught_by_rules()
     return MutantResult(name, outcomes, rules, time.perf_counter() - started)
 
 
-def _outcomes() -> dict[str, Outcome]:
-    return {rung: outcome(rung) for rung in RUNGS}
+def can_reach(reached: frozenset[str]) -> bool:
+    """Whether a rung that runs these functions runs any that the bug planted now replaces.
+
+    A class, a constant or a dictionary may be used without a trace, so any rung may reach it.
+    """
+    return any(
+        not is_function or reaches(reached, target)
+        for target, is_function in planted_targets.items()
+    )
 
 
 def outcome(rung: str) -> Outcome:

@@ -2,8 +2,9 @@
 
 from parity_tests.harness.mutants.planting import Mutant, Plant, edited
 
-GENERATE = "jax_attn.generate:_generate"
-SAMPLE = "jax_attn.generate:sample"
+EXTEND = "jax_attn.generate.loop:extend"
+SAMPLE = "jax_attn.generate.sampling:sample"
+CACHE = "jax_attn.cache:KeyValues"
 
 
 def _mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
@@ -12,54 +13,109 @@ def _mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> 
 
 MUTANTS = [
     _mutant(
+        "slot off by one",
+        "a key goes where the next one belongs",
+        edited(f"{CACHE}.write", "slot, position, axis", "slot, position + 1, axis"),
+    ),
+    _mutant(
+        "slots past the newest are seen",
+        "empty ones, and those of an older text",
+        edited(f"{CACHE}.seen", "<= position", "<= position + 1"),
+    ),
+    _mutant(
+        "itself not seen",
+        "a step sees what was before it alone",
+        edited(f"{CACHE}.seen", "<= position", "< jnp.maximum(position, 1)"),
+    ),
+    _mutant(
+        "keys kept, values not",
+        "the values of the new positions are never written",
+        edited(f"{CACHE}.write", "KeyValues(keys, values)", "KeyValues(keys, self.values)"),
+    ),
+    _mutant(
+        "position of a step off by one",
+        "the position embedding of the token before",
+        edited(
+            "jax_attn.gpt:GPT.step",
+            "self.position_embedding_table(position[None])",
+            "self.position_embedding_table(position[None] - (position > 0))",
+        ),
+    ),
+    _mutant(
+        "a token late into the cache",
+        "each step reads the token before the newest",
+        edited(EXTEND, "(text, length - 1, 1, axis=1)", "(text, length - 2, 1, axis=1)"),
+    ),
+    _mutant(
+        "cache kept past the window",
+        "one step more with the old positions, the last slot written over",
+        edited(EXTEND, "too_long = block_size + 1", "too_long = block_size + 2"),
+    ),
+    _mutant(
         "window a token short",
-        "the oldest token of the context is cut off",
-        edited(GENERATE, "min(model.block_size, total)", "min(model.block_size - 1, total)"),
+        "the oldest token of the sliding context is read twice",
+        edited(
+            EXTEND,
+            "model.prefill(window[:, :-1])",
+            "model.prefill(window[:, :-1].at[:, 0].set(window[:, 1]))",
+        ),
     ),
     _mutant(
         "window does not slide",
         "past block_size the first tokens are read for ever",
-        edited(GENERATE, "jnp.maximum(length - width, 0)", "0 * length"),
+        edited(EXTEND, "length - block_size, block_size", "0 * length, block_size"),
     ),
     _mutant(
         "window a token late",
         "it slides one step after it should, and the newest token is not in it",
-        edited(GENERATE, "jnp.maximum(length - width, 0)", "jnp.maximum(length - width - 1, 0)"),
+        edited(EXTEND, "length - block_size, block_size", "length - block_size - 1, block_size"),
     ),
     _mutant(
-        "last position off by one",
+        "without a cache: window does not slide",
+        "past block_size the first tokens are read for ever",
+        edited(EXTEND, "jnp.maximum(length - width, 0)", "0 * length"),
+    ),
+    _mutant(
+        "without a cache: last position off by one",
         "the logits before the last are read",
-        edited(GENERATE, "length - 1 - start,", "length - 2 - start,"),
+        edited(EXTEND, "length - 1 - first,", "length - 2 - first,"),
     ),
     _mutant(
-        "padding read",
+        "without a cache: padding read",
         "the logits of the window's last place, written or not",
-        edited(GENERATE, "length - 1 - start,", "width - 1,"),
+        edited(EXTEND, "length - 1 - first,", "width - 1,"),
     ),
     _mutant(
         "temperature the wrong way",
         "logits are multiplied",
-        edited(GENERATE, "last / temperature", "last * temperature"),
+        edited(EXTEND, "logits / temperature", "logits * temperature"),
     ),
     _mutant(
         "temperature unread",
         "always 1",
-        edited(GENERATE, "last / temperature", "last"),
+        edited(EXTEND, "logits / temperature", "logits"),
     ),
     _mutant(
         "probabilities for logits",
-        "softmax before categorical, which takes logits",
-        edited(GENERATE, "sample(last / temperature", "sample(jax.nn.softmax(last / temperature)"),
+        "softmax before the noise is added, which goes with logits",
+        edited(
+            EXTEND, "sample(logits / temperature", "sample(jax.nn.softmax(logits / temperature)"
+        ),
     ),
     _mutant(
         "the same key at every step",
         "every token is drawn with the same noise",
-        edited(GENERATE, "fold_in(key, length - prompt_length)", "fold_in(key, 0)"),
+        edited(EXTEND, "fold_in(key, s)", "fold_in(key, 0 * s)"),
+    ),
+    _mutant(
+        "noise a block late",
+        "the first token of a block of noise is drawn with the noise of the block's second",
+        edited(EXTEND, "noise[length - first]", "noise[length - first + 1]"),
     ),
     _mutant(
         "greedy picks the least likely",
         "argmin",
-        edited(GENERATE, "jnp.argmax(last", "jnp.argmin(last"),
+        edited(EXTEND, "first_largest(logits) if", "first_largest(-logits) if"),
     ),
     _mutant(
         "one token too many",
@@ -79,9 +135,7 @@ MUTANTS = [
     _mutant(
         "sampling always greedy",
         "the noise is left out",
-        edited(
-            SAMPLE, "jax.random.categorical(key, logits, axis=-1)", "jnp.argmax(logits, axis=-1)"
-        ),
+        edited(SAMPLE, "logits + noise", "logits"),
     ),
     _mutant(
         "top_k fills with a number",

@@ -170,8 +170,8 @@ MUTANTS = [
         "none through the output matrix",
         edited(
             "jax_attn.gpt:LanguageModelHead.__call__",
-            "kernel = token_embedding_table.embedding[...].T",
-            "kernel = jax.lax.stop_gradient(token_embedding_table.embedding[...].T)",
+            "matmul_rows, token_embedding_table.embedding[...]",
+            "matmul_rows, jax.lax.stop_gradient(token_embedding_table.embedding[...])",
         ),
     ),
     _gradient_mutant(

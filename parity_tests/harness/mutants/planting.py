@@ -28,6 +28,7 @@ Class = Literal[
     "run",
 ]
 Plant = Callable[[], AbstractContextManager[Any]]
+planted_targets: dict[str, bool] = {}  # what is replaced at the moment; whether a function
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def forget_programs() -> None:
     """Drops what was traced or compiled from the port's functions as they were."""
     forget_templates()
     for _, value in _bindings():
-        if hasattr(value, "clear_cache"):
+        if hasattr(value, "clear_cache") and not inspect.isclass(value):
             value.clear_cache()
 
 
@@ -79,11 +80,39 @@ def edited(target: str, old: str, new: str) -> Plant:
 
 def item(target: str, key: Any, value: Any) -> Plant:
     """One entry of a dictionary of the port."""
-    return lambda: mock.patch.dict(_find(target)[1], {key: value})
+
+    @contextmanager
+    def planted() -> Iterator[None]:
+        with _noted(target), mock.patch.dict(_find(target)[1], {key: value}):
+            yield
+
+    return planted
+
+
+def is_function(target: str) -> bool:
+    """Whether running it leaves a frame of its own name."""
+    found = inspect.unwrap(_find(target)[1])
+    found = found.fget if isinstance(found, property) else getattr(found, "__func__", found)
+    return inspect.isfunction(found)
+
+
+@contextmanager
+def _noted(target: str) -> Iterator[None]:
+    planted_targets[target] = is_function(target)
+    try:
+        yield
+    finally:
+        del planted_targets[target]
 
 
 @contextmanager
 def _replaced(target: str, replacement: Any) -> Iterator[None]:
+    with _noted(target), _bound(target, replacement):
+        yield
+
+
+@contextmanager
+def _bound(target: str, replacement: Any) -> Iterator[None]:
     owner, original = _find(target)
     name = target.rpartition(":")[2].rpartition(".")[2]
     if inspect.isclass(owner):

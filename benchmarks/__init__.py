@@ -1,0 +1,1 @@
+"""JAX against torch, side by side in one run: `python -m benchmarks`."""

@@ -1,0 +1,100 @@
+"""The compiled loop: one step a token, from the prompt's cache to the last new token."""
+
+import jax
+import jax.numpy as jnp
+
+from jax_attn.cache import Cache, CachedModel
+from jax_attn.compiler import compiled
+from jax_attn.generate.sampling import first_largest, sample
+
+# Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
+NOISE_STEPS = 32
+
+
+@compiled(static_argnames=("structure", "max_new_tokens"))
+def prefill(structure, leaves, tokens, *, max_new_tokens) -> tuple[jax.Array, Cache]:
+    """The prompt with room for the new tokens, and the cache of all of it but its last token."""
+    model = _for_sampling(structure, leaves)
+    prompt_length = tokens.shape[1]
+    text = jnp.pad(tokens.astype(jnp.int32), ((0, 0), (0, max_new_tokens)))
+    if not isinstance(model, CachedModel) or prompt_length > model.block_size:
+        return text, ()
+    cache = model.prefill(text[:, : prompt_length - 1])
+    room = min(model.block_size, text.shape[1])
+    return text, tuple(layer.with_room(room) for layer in cache)
+
+
+@compiled(
+    static_argnames=("structure", "prompt_length", "greedy", "top_k"),
+    donate_argnames=("text", "cache"),
+)
+def extend(
+    structure, leaves, text, cache, key, temperature, start, stop, *, prompt_length, greedy, top_k
+) -> tuple[jax.Array, Cache]:
+    """`text` with the tokens of the places from `start` up to `stop`, and the cache after them."""
+    model = _for_sampling(structure, leaves)
+    block_size = model.block_size
+
+    def append(text, length, logits, noise):
+        chosen = first_largest(logits) if greedy else sample(logits / temperature, noise, top_k)
+        return jax.lax.dynamic_update_slice_in_dim(text, chosen[:, None], length, axis=1)
+
+    def grow(length, carry, noise):
+        text, cache = carry
+        newest = jax.lax.dynamic_slice_in_dim(text, length - 1, 1, axis=1)
+        logits, cache = model.step(newest, cache, length - 1)
+        return append(text, length, logits[:, 0], noise), cache
+
+    def slide(length, text, noise):
+        window = jax.lax.dynamic_slice_in_dim(text, length - block_size, block_size, axis=1)
+        cache = tuple(layer.with_room(block_size) for layer in model.prefill(window[:, :-1]))
+        logits, _ = model.step(window[:, -1:], cache, jnp.int32(block_size - 1))
+        return append(text, length, logits[:, 0], noise)
+
+    def recompute(length, text, noise):
+        # The window begins at the context's first token and may reach past its last one; causal
+        # attention keeps what is there from mattering.
+        width = min(block_size, text.shape[1])
+        first = jnp.maximum(length - width, 0)
+        window = jax.lax.dynamic_slice_in_dim(text, first, width, axis=1)
+        last = jax.lax.dynamic_index_in_dim(model(window), length - 1 - first, 1, keepdims=False)
+        return append(text, length, last, noise)
+
+    def repeat(step, start, stop, carry):
+        """`step` for the lengths from `start` up to `stop`, each with noise of its own key."""
+        if greedy:
+            return jax.lax.fori_loop(start, stop, lambda i, c: step(i, c, None), carry)
+        logits = jax.eval_shape(lambda: model(text[:, :1])[:, 0])
+
+        def block(i, carry):
+            steps = i * NOISE_STEPS + jnp.arange(NOISE_STEPS)
+            keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(steps)
+            noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape, logits.dtype))(keys)
+            first = prompt_length + i * NOISE_STEPS
+            return jax.lax.fori_loop(
+                jnp.maximum(start, first),
+                jnp.minimum(stop, first + NOISE_STEPS),
+                lambda length, carry: step(length, carry, noise[length - first]),
+                carry,
+            )
+
+        first_block = (start - prompt_length) // NOISE_STEPS
+        end_block = (stop - prompt_length + NOISE_STEPS - 1) // NOISE_STEPS
+        return jax.lax.fori_loop(first_block, end_block, block, carry)
+
+    if not isinstance(model, CachedModel):
+        return repeat(recompute, start, stop, text), cache
+    # From this length on every position moves with every token, so nothing kept is valid.
+    too_long = block_size + 1
+    if prompt_length < too_long:
+        text, cache = repeat(grow, start, jnp.minimum(stop, too_long), (text, cache))
+    if text.shape[1] > too_long:
+        text = repeat(slide, jnp.maximum(start, too_long), stop, text)
+    return text, cache
+
+
+def _for_sampling(structure, leaves):
+    """The model, dropout off; the caller's own stays as it is."""
+    model = jax.tree.unflatten(structure, leaves)
+    model.eval()
+    return model
