@@ -64,7 +64,7 @@ class Checkpoints:
         The newest `KEEP` checkpoints are kept, and the one of the least validation loss.
         Raises InputError when this or the save before it fails, for want of space for example.
         """
-        self._finish_writing()
+        self.finish_writing()
         self._newest = None
         step = int(state.step)
         if step in self._steps() and step not in self._faulty:
@@ -85,7 +85,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until everything is written. Raises InputError when it cannot be."""
         try:
-            self._finish_writing()
+            self.finish_writing()
         finally:
             self._background.shutdown()
             self._orbax.close()
@@ -189,7 +189,8 @@ class Checkpoints:
         folder.rename(removing)
         shutil.rmtree(removing)
 
-    def _finish_writing(self) -> None:
+    def finish_writing(self) -> None:
+        """Waits for the save under way. Raises InputError when it has failed."""
         writing, self._writing = self._writing, None
         with self._run.writing():
             try:
