@@ -121,7 +121,17 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    # Configuration and data.
+    with StopOnSignal() as stop:
+        run, corpus = open_run(arguments, say)
+        with run.locked():
+            if isinstance(arguments, ResumedRun) and arguments.steps is not None:
+                run = run.with_steps(arguments.steps)
+            with contextlib.closing(Checkpoints(run, say)) as checkpoints:
+                return train_in(run, corpus, checkpoints, arguments, console, stop, say)
+
+
+def open_run(arguments: NewRun | ResumedRun, say: Callable[[str], None]) -> tuple[Run, Corpus]:
+    """The folder to train in, a new one or the old one, and the text."""
     if isinstance(arguments, ResumedRun):
         run = Run.open(arguments.resume)
         corpus = load_corpus(run.config.data, warn=say)
@@ -134,11 +144,7 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
         run = Run.create(path, config, corpus)
 
-    with run.locked():
-        if isinstance(arguments, ResumedRun) and arguments.steps is not None:
-            run = run.with_steps(arguments.steps)
-        with contextlib.closing(Checkpoints(run, say)) as checkpoints:
-            return train_in(run, corpus, checkpoints, arguments, console, say)
+    return run, corpus
 
 
 def train_in(
@@ -147,10 +153,16 @@ def train_in(
     checkpoints: Checkpoints,
     arguments: NewRun | ResumedRun,
     console: Console,
+    stop: StopOnSignal,
     say: Callable[[str], None],
 ) -> int:
     """Model, state, loop, and what remains, in a run's folder; returns the exit code."""
     config = run.config
+    if isinstance(arguments, ResumedRun):
+        if checkpoints.newest() is None:
+            say("no checkpoint yet: the run begins at step 0")
+        with run.writing():
+            run.write(run.path)  # steps may be others now
     model, optimizer, state = run.fresh()
     script = None
     if config.rng == "torch":
@@ -158,12 +170,10 @@ def train_in(
         state = TrainState.create(script.initialise(model), optimizer)
     recorded: dict[str, Any] = {}
     if isinstance(arguments, ResumedRun):
-        restored = checkpoints.restore(state)
-        if restored is None:
-            say("no checkpoint yet: the run begins at step 0")
-        else:
-            state = restored
+        state = checkpoints.restore(state) or state
         recorded = run.cut_metrics(int(state.step))
+        if recorded.get("step", 0) != int(state.step):
+            say(f"metrics.jsonl has lost the figures before step {int(state.step):,}, or some")
         if script is not None:
             script.skip(state)
     n_parameters = count_parameters(model)
@@ -194,7 +204,7 @@ def train_in(
 
     # The loop.
     progress = TrainingProgress(console, first_step, config.steps)
-    with StopOnSignal() as stop, progress:
+    with progress:
         begun = time.perf_counter() - recorded.get("elapsed_s", 0.0)
         while step < config.steps and healthy and stop.signal is None:
             if script is not None:
@@ -242,9 +252,9 @@ def train_in(
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(to_keep(state, script), validation_loss)
 
-        # Inside, so that a first signal does no harm to the last checkpoint.
-        checkpoints.save(to_keep(state, script), validation_loss)
-        checkpoints.close()
+    checkpoints.save(to_keep(state, script), validation_loss)
+    checkpoints.close()
+    stop.listen_no_more()
 
     if not healthy:
         say(
@@ -359,7 +369,7 @@ def main() -> int:
     except InputError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before the loop or after it: nothing is lost
+    except KeyboardInterrupt:  # while the run is being finished: all is saved
         return 130
 
 

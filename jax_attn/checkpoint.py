@@ -8,6 +8,8 @@ Orbax is imported when a checkpoint is touched, not before: that takes a second.
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import os
 import re
@@ -31,6 +33,7 @@ from jax_attn.run import Run, versions_in_use
 from jax_attn.training import TrainState
 
 KEEP = 3  # newest checkpoints kept, beside the best
+SPARE = 1 << 20  # bytes that a checkpoint takes beside its arrays, at most
 STEP = re.compile(r"0|[1-9][0-9]{0,9}")  # the name of a complete checkpoint
 REMNANT = re.compile(r"[0-9]+\.(writing|removing)")  # of a run that was killed
 
@@ -45,12 +48,15 @@ class Checkpoints:
     def __init__(self, run: Run, say: Callable[[str], None] = _on_standard_error) -> None:
         import orbax.checkpoint as ocp
 
+        # Orbax logs a failure with several tracebacks, and raises it too.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._run = run
         self._say = say
         self._orbax = ocp.StandardCheckpointer()
         self._background = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._faulty: set[int] = set()
+        self._newest: Path | None = None
 
     def save(self, state: TrainState, validation_loss: float | None = None) -> None:
         """Begins to write `state` under its step number; the arrays may be donated at once.
@@ -58,7 +64,8 @@ class Checkpoints:
         The newest `KEEP` checkpoints are kept, and the one of the least validation loss.
         Raises InputError when this or the save before it fails, for want of space for example.
         """
-        self._finish_writing()
+        self.finish_writing()
+        self._newest = None
         step = int(state.step)
         if step in self._steps() and step not in self._faulty:
             return
@@ -68,29 +75,53 @@ class Checkpoints:
                 if REMNANT.fullmatch(remnant.name):
                     shutil.rmtree(remnant)
             partial.mkdir(parents=True)
-            self._orbax.save(partial.absolute() / "arrays", _named_arrays(state))
+            arrays = _named_arrays(state)
+            # Known beforehand, because TensorStore's threads stop noisily when a write fails.
+            if shutil.disk_usage(partial).free < sum(a.nbytes for a in arrays.values()) + SPARE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._orbax.save(partial.absolute() / "arrays", arrays)
         self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
         """Waits until everything is written. Raises InputError when it cannot be."""
         try:
-            self._finish_writing()
+            self.finish_writing()
         finally:
             self._background.shutdown()
             self._orbax.close()
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """The newest complete checkpoint, in the structure of `like`; None when there is none yet.
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint; None when there is none yet.
 
-        Damaged ones are passed over. InputError when all are damaged, or when one was trained
-        otherwise than the run's files now say.
+        Damaged ones are passed over. InputError when all are damaged, or when it was trained
+        otherwise than the run's files now say: known before a model is built, because a wrong
+        size can be a very large one.
         """
+        if self._newest is None:
+            self._newest = self._choose()
+        return self._newest
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The state in `newest`, in the structure of `like`; None and InputError as there."""
+        folder = self.newest()
+        if folder is None:
+            return None
+        template = jax.tree.map(_abstract, _named_arrays(like))
+        try:
+            arrays = self._orbax.restore(folder.absolute() / "arrays", template)
+            return _from_named_arrays(like, arrays)
+        except Exception as error:  # Orbax and TensorStore raise of every kind
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise InputError(f"{folder} cannot be read ({reason})") from error
+
+    def _choose(self) -> Path | None:
         steps = sorted(self._steps(), reverse=True)
         for step in steps:
             folder = self._run.checkpoints_path / str(step)
             fault = checksums.fault(folder)
             if fault is None:
-                return self._read(folder, like)
+                self._require_fit(folder)
+                return folder
             self._faulty.add(step)
             self._say(f"checkpoint {step} is damaged and passed over: {fault}")
         if steps:
@@ -106,7 +137,8 @@ class Checkpoints:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return {int(name) for name in names if STEP.fullmatch(name)}
 
-    def _read(self, folder: Path, like: TrainState) -> TrainState:
+    def _require_fit(self, folder: Path) -> None:
+        """InputError unless it is of this run; a line when other versions wrote it."""
         saved = Run.open(folder)
         self._run.require_same(saved)
         in_use = versions_in_use()
@@ -120,13 +152,6 @@ class Checkpoints:
                 f"checkpoint {folder.name} was written with {'; '.join(changed)}: "
                 "what follows may differ in the last bits"
             )
-        template = jax.tree.map(_abstract, _named_arrays(like))
-        try:
-            arrays = self._orbax.restore(folder.absolute() / "arrays", template)
-            return _from_named_arrays(like, arrays)
-        except Exception as error:  # Orbax and TensorStore raise of every kind
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise InputError(f"{folder} cannot be read ({reason})") from error
 
     def _complete(self, partial: Path, step: int, validation_loss: float | None) -> None:
         """In the background: the rest of a checkpoint, its checksums, its name; old ones go."""
@@ -164,14 +189,17 @@ class Checkpoints:
         folder.rename(removing)
         shutil.rmtree(removing)
 
-    def _finish_writing(self) -> None:
+    def finish_writing(self) -> None:
+        """Waits for the save under way. Raises InputError when it has failed."""
         writing, self._writing = self._writing, None
         with self._run.writing():
             try:
                 if writing is not None:
                     writing.result()
             except ValueError as error:  # TensorStore's, whatever the fault
-                raise OSError(0, str(error).strip().splitlines()[0][:200]) from error
+                code = re.search(r"os_error_code='(\d+)'", str(error))
+                reason = os.strerror(int(code[1])) if code else str(error).splitlines()[0][:200]
+                raise OSError(0, reason) from error
 
 
 def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
@@ -180,10 +208,12 @@ def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
     Raises InputError when `run_dir` is no run, or holds no whole checkpoint.
     """
     run = Run.open(run_dir)
-    _, _, fresh = run.fresh()
-    state = Checkpoints(run).restore(fresh)
-    if state is None:
+    checkpoints = Checkpoints(run)
+    if checkpoints.newest() is None:
         raise InputError(f"{run.path} holds no complete checkpoint yet")
+    _, _, fresh = run.fresh()
+    state = checkpoints.restore(fresh)
+    assert state is not None
     return state.model()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jax_attn.errors import InputError
 
@@ -210,11 +210,29 @@ class TrainConfig:
         shapes = {shape.kind: shape for shape in (BigramShape, HeadShape, GPTShape)}
         try:
             model = dict(fields["model"])
-            shape = shapes[model.pop("kind")](**model)
-            optimizer = OptimizerConfig(**fields["optimizer"])
-            return cls(**(fields | {"model": shape, "optimizer": optimizer}))
-        except (KeyError, TypeError) as error:
+            shape = _checked(shapes[model.pop("kind")], model)
+            optimizer = _checked(OptimizerConfig, dict(fields["optimizer"]))
+            return _checked(cls, fields | {"model": shape, "optimizer": optimizer})
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"not a training configuration: {error}") from error
+
+
+def _checked(cls: Any, fields: dict[str, Any]) -> Any:
+    """`cls(**fields)`, every plain field of the type that it is declared with, else TypeError."""
+    hints = get_type_hints(cls)
+    for name, value in fields.items():
+        hint = hints[name]
+        if get_origin(hint) is Literal:
+            fits = isinstance(value, str) and value in get_args(hint)
+        elif hint is float:
+            fits = type(value) in (int, float)
+        else:
+            fits = hint not in (int, str, bool) or type(value) is hint
+        if not fits:
+            raise TypeError(f"{name} is {value!r:.100}")
+    return cls(**fields)
 
 
 def require_positive(config: Any, *names: str) -> None:

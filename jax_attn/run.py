@@ -132,11 +132,8 @@ class Run:
             ) from error
 
     def with_steps(self, steps: int) -> Run:
-        """The same run with another total of steps, for good."""
-        run = dataclasses.replace(self, config=dataclasses.replace(self.config, steps=steps))
-        with self.writing():
-            run.write(self.path)
-        return run
+        """The same run with another total of steps, not yet written down."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, steps=steps))
 
     def require_same_corpus(self, corpus: Corpus) -> None:
         """InputError unless `corpus` is the text that the run was trained on."""
@@ -179,10 +176,10 @@ class Run:
         try:
             lines = self.metrics_path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
-            return {}
+            lines = []
         records = [(line, _record(line)) for line in lines]
         kept = [(line, record) for line, record in records if record and record["step"] <= step]
-        if len(kept) < len(lines):
+        if len(kept) < len(lines) or not lines:
             partial = self.metrics_path.with_name(self.metrics_path.name + ".writing")
             with self.writing():
                 partial.write_bytes(b"".join(line for line, _ in kept))

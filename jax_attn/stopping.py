@@ -30,6 +30,10 @@ class StopOnSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.listen_no_more()
+
+    def listen_no_more(self) -> None:
+        """From here on signals do what they did before this context."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)

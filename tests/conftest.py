@@ -1,6 +1,7 @@
 """One strict harness for all tests: highest matmul precision, no silent rank promotion."""
 
 import os
+import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -24,3 +25,26 @@ def x64():
     """float64 on the JAX side for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog\n" * 40, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a main() with arguments: (exit code, standard output, standard error)."""
+
+    def run(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

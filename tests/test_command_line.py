@@ -21,37 +21,6 @@ TINY_GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8"
             "--block-size", "16", "--batch-size", "4"]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_they_were():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("the quick brown fox jumps over the lazy dog\n" * 40, encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a main() with arguments: (exit code, standard output, standard error)."""
-
-    def run(main, *arguments):
-        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        try:
-            code = main()
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def metrics_of(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 

@@ -1,0 +1,101 @@
+"""How often a run is looked at, and how long it is, changes no bit, program or need of memory."""
+
+import gc
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+
+import train
+from jax_attn.checkpoint import Checkpoints
+from jax_attn.run import Run
+
+GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--block-size", "16",
+       "--batch-size", "4", "--model.dropout-rate", "0.2", "--sample-tokens", "9"]  # fmt: skip
+
+
+def final_bits(path):
+    run = Run.open(path)
+    checkpoints = Checkpoints(run)
+    state = checkpoints.restore(run.fresh()[2])
+    checkpoints.close()
+    plain = [
+        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        for x in jax.tree.leaves(state)
+    ]
+    return [np.asarray(x).tobytes() for x in plain]
+
+
+def test_no_cadence_changes_any_bit(call, text, tmp_path):
+    """Chunks of 12, 1, 2 and 3 steps; evaluation and checkpoints at other steps."""
+    bits = []
+    for eval_every, checkpoint_every in ((12, 12), (1, 12), (4, 6), (3, 6)):
+        out = tmp_path / f"{eval_every}-{checkpoint_every}"
+        arguments = ["--steps", 12, "--eval-every", eval_every]
+        arguments += ["--checkpoint-every", checkpoint_every, "--data", text, "--out", out]
+        assert call(train.main, "mini", *arguments, *GPT)[0] == 0
+        bits.append(final_bits(out))
+    assert bits[0] == bits[1] == bits[2] == bits[3]
+
+
+@pytest.fixture
+def at_each_update(monkeypatch):
+    """Calls the function that a test puts into the list, with the step, after every chunk."""
+    observers = []
+    update = train.TrainingProgress.update
+
+    def observed(self, step, *figures):
+        update(self, step, *figures)
+        for observe in observers:
+            observe(step)
+
+    monkeypatch.setattr(train.TrainingProgress, "update", observed)
+    return observers
+
+
+def test_nothing_is_compiled_after_the_first_chunk_evaluation_and_checkpoint(
+    call, text, tmp_path, at_each_update
+):
+    compiled = []
+    seen = {}
+
+    def count(event, *_, **__):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            compiled.append(event)
+
+    at_each_update.append(lambda step: seen.update({step: len(compiled)}))
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        arguments = ["--steps", 16, "--eval-every", 4, "--checkpoint-every", 4, "--data", text]
+        assert call(train.main, "mini", *arguments, *GPT, "--out", tmp_path / "run")[0] == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert sorted(seen) == [4, 8, 12, 16]
+    assert seen[4] > 0
+    assert seen[8] == seen[12] == seen[16]
+
+
+def test_memory_stays_flat(call, text, tmp_path, at_each_update, monkeypatch):
+    """Arrays on the device and objects of Python, over 30 chunks with evaluations and saves."""
+    save = Checkpoints.save
+
+    def save_and_wait(self, *arguments):  # what is being written is in memory for a while
+        save(self, *arguments)
+        self.finish_writing()
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_wait)
+    arrays, objects = {}, {}
+
+    def weigh(step):
+        if step in (100, 200, 300):
+            gc.collect()
+            arrays[step] = sum(x.nbytes for x in jax.live_arrays())
+            objects[step] = len(gc.get_objects())
+
+    at_each_update.append(weigh)
+    arguments = ["--steps", 300, "--eval-every", 10, "--checkpoint-every", 50, "--data", text]
+    arguments += ["--sample-tokens", 9, "--out", tmp_path / "run"]
+    assert call(train.main, "bigram", *arguments)[0] == 0
+    assert arrays[100] == arrays[200] == arrays[300]
+    assert objects[300] - objects[200] < 1000
