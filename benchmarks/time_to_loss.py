@@ -94,7 +94,7 @@ def time_to_loss_rows() -> Rows:
     splits = [np.asarray(split, np.int64) for split in (corpus.train, corpus.validation)]
     other = "nanoGPT's recipe, torch"
     sides = [Side(OURS, JaxMini), Side(other, partial(TorchNanoGPT, *splits))]
-    spent = dict.fromkeys((OURS, other), 0.0)
+    spent: dict[str, float] = {OURS: 0.0, other: 0.0}
     reached: dict[str, float] = {}
     try:
         for _ in range(MOST_TURNS):
