@@ -93,7 +93,7 @@ REFUSED = {
     "half a configuration": (write("config.json", b'{"config": {'), "config.json is damaged (Exp"),
     "a configuration that is no text": (write("config.json", b"\xff\xfe"), "config.json is dama"),
     "a configuration nested without end": (nested, "config.json is damaged (nested too deeply)"),
-    "an unknown setting": (configured(stepz=6), "training configuration: there is no setting 'stepz'"),
+    "an unknown setting": (configured(stepz=6), "configuration: there is no setting 'stepz'"),
     "a setting of the wrong type": (configured(steps="six"), "configuration: steps is 'six'"),
     "an impossible setting": (configured(batch_size=0), "batch_size is 0; it must be greater than"),
     "another setting": (
