@@ -64,13 +64,14 @@ class TorchAttention:
         import torch
 
         *inputs, cotangent = map(torch.from_numpy, arrays(*shape))
-        self._inputs = [x.requires_grad_() for x in inputs]
+        self._inputs: list[Any] = [x.requires_grad_() for x in inputs]
         self._cotangent = cotangent
         self._attention = torch.nn.functional.scaled_dot_product_attention
         self._gradients = torch.autograd.grad
 
     def _once(self) -> list[Any]:
-        output = self._attention(*self._inputs, is_causal=True)
+        query, key, value = self._inputs
+        output = self._attention(query, key, value, is_causal=True)
         return [output, *self._gradients(output, self._inputs, self._cotangent)]
 
     def result(self) -> np.ndarray:

@@ -35,6 +35,7 @@ class FastGPT(nn.Module):
     def __init__(self, case: Case) -> None:
         super().__init__()
         c = case.n_embd
+        self.n_head = case.n_head
         self.token_embedding_table = nn.Embedding(case.vocab_size, c)
         self.position_embedding_table = nn.Embedding(case.block_size, c)
         self.blocks = nn.ModuleList([FastBlock(case) for _ in range(case.n_layer)])
@@ -64,9 +65,10 @@ class FastGPT(nn.Module):
                 fill(self.get_parameter(f"{layer}.{kind}"), f"{layer}.{kind}")
         theirs = {"proj": "sa.proj", "expand": "ffwd.net.0", "contract": "ffwd.net.2"}
         for i in range(len(self.blocks)):
-            n_head = self.blocks[i].n_head
             parts = ("query", "key", "value")
-            heads = [f"blocks.{i}.sa.heads.{h}.{p}.weight" for p in parts for h in range(n_head)]
+            heads = [
+                f"blocks.{i}.sa.heads.{h}.{p}.weight" for p in parts for h in range(self.n_head)
+            ]
             fill(self.get_parameter(f"blocks.{i}.qkv.weight"), *heads)
             for layer in ("ln1", "ln2", "proj", "expand", "contract"):
                 for kind in ("weight", "bias"):

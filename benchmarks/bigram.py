@@ -48,7 +48,7 @@ class JaxBigram:
         for _ in range(15):
             self._state, chunk = self._chunk(self._state)
             losses.append(np.asarray(chunk))
-        return np.concatenate(losses)[-1000:].mean()
+        return np.asarray(np.concatenate(losses)[-1000:].mean())
 
     def run(self) -> None:
         self._state, losses = self._chunk(self._state)
@@ -97,7 +97,8 @@ class TorchBigram:
         self._step = step
 
     def result(self) -> np.ndarray:
-        return np.mean([self._step().item() for _ in range(3000)][-1000:])
+        losses = [self._step().item() for _ in range(3000)]
+        return np.asarray(np.mean(losses[-1000:]))
 
     def run(self) -> None:
         for _ in range(STEPS):

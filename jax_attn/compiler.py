@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 # On CPUs, XLA hands matrix products to YNNPACK, which is two to four times slower for them than
 # Eigen in float32; for reductions YNNPACK is the faster one. This leaves it the reductions only.
@@ -42,7 +43,7 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
             # Inside another program the options are that program's to choose.
             return jax.jit(self._function, **self._jit_arguments)(*args, **kwargs)
         return self._jitted(*args, **kwargs)

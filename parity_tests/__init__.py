@@ -4,7 +4,7 @@ try:
     import torch  # noqa: F401
 except ImportError:
     raise ImportError(
-        'parity_tests needs PyTorch, which is not installed: pip install "jax-attn[test]"'
+        "parity_tests needs PyTorch, which is not installed: pip install -e '.[test]'"
     ) from None
 
 from parity_tests.harness.bridge import CONV1D, CONV2D, LINEAR, Bridge, BridgeError, Rule

@@ -35,7 +35,7 @@ def test_without_torch_there_is_one_clear_line() -> None:
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: parity_tests needs PyTorch")
-    assert 'pip install "jax-attn[test]"' in last
+    assert "pip install -e '.[test]'" in last
     assert "During handling" not in run.stderr
 
 

@@ -1,0 +1,107 @@
+"""`python -m benchmarks [NAME ...] [--json FILE]`: the port against torch, side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.interleave import DifferentResult
+from benchmarks.roofline import Roofline, measure_roofline
+from benchmarks.rows import Row
+from benchmarks.suite import BENCHMARKS
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run
+    json: Path | None = None  # file for all figures
+
+
+def main() -> int:
+    arguments = tyro.cli(Arguments, prog="python -m benchmarks")
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    if unknown:
+        print(
+            f"benchmarks: error: no such benchmark: {', '.join(unknown)}; "
+            f"there are {', '.join(BENCHMARKS)}",
+            file=sys.stderr,
+        )
+        return 2
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    machine = describe_machine(measure_roofline())
+    console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
+    rows: list[Row] = []
+    failures: list[str] = []
+    for name in arguments.names:
+        try:
+            for row in BENCHMARKS[name]():
+                rows.append(row)
+                console.print(line(row), highlight=False)
+        except (DifferentResult, RuntimeError) as error:
+            failures.append(f"{name}: {error}")
+            console.print(f"[bold red]{name}[/] {error}", highlight=False)
+        if arguments.json:  # after every benchmark: a long run may be cut short
+            record = {"machine": machine, "rows": [r.to_dict() for r in rows], "failed": failures}
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    console.print(table_of(rows))
+    return 1 if failures else 0
+
+
+def describe_machine(roofline: Roofline) -> dict[str, Any]:
+    """What the figures depend on, in words and numbers that say nothing of whose machine it is."""
+    return {
+        "date": date.today().isoformat(),
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "device": roofline.device,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "torch", "numpy")},
+        "matrix product GFLOP/s": round(roofline.gflops),
+        "memory GB/s": round(roofline.gigabytes),
+    }
+
+
+def line(row: Row) -> str:
+    return f"{row.name} / {row.other}: {row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
+
+
+def table_of(rows: list[Row]) -> Table:
+    table = Table(title="How many times faster (or smaller) than the other side")
+    table.add_column("what")
+    table.add_column("other side")
+    for name in ("ours", "other", "ratio", "quartiles", "must", "goal"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    colours = {"missed": "[red]missed[/]", "must": "[green]must[/]", "goal": "[bold green]goal[/]"}
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.other,
+            f"{row.ours_value:.3g} {row.unit}",
+            f"{row.other_value:.3g} {row.unit}",
+            f"{row.ratio:.2f}",
+            f"{row.low:.2f}–{row.high:.2f}",
+            "" if row.must is None else f"{row.must:g}",
+            "" if row.goal is None else f"{row.goal:g}",
+            colours.get(row.verdict, ""),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What the machine can do at most: matrix products and memory, measured in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.interleave import Side
+
+SIZE = 2048  # of the square matrices
+BYTES = 1 << 28  # copied
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Roofline:
+    device: str
+    gflops: float  # 10^9 floating-point operations a second, float32 products
+    gigabytes: float  # 10^9 bytes read and written a second
+
+
+class Probe:
+    units = 1
+
+    def result(self) -> np.ndarray:
+        import jax
+        import jax.numpy as jnp
+
+        from jax_attn.compiler import compiler_options
+
+        x = jnp.ones((SIZE, SIZE))
+        product = jax.jit(jnp.matmul, compiler_options=compiler_options())
+        copied = jnp.ones(BYTES // 4)
+        copy = jax.jit(lambda x: x + 1)
+        best = {}
+        for name, work in {"product": lambda: product(x, x), "copy": lambda: copy(copied)}.items():
+            work().block_until_ready()
+            times = []
+            for _ in range(REPEATS):
+                begun = time.perf_counter()
+                work().block_until_ready()
+                times.append(time.perf_counter() - begun)
+            best[name] = min(times)
+        figures = [2 * SIZE**3 / best["product"] / 1e9, 2 * BYTES / best["copy"] / 1e9]
+        return np.array([*figures, jax.devices()[0].device_kind], object)
+
+    def run(self) -> None:
+        self.result()
+
+
+def measure_roofline() -> Roofline:
+    side = Side("roofline", Probe)
+    try:
+        gflops, gigabytes, device = side.ask("result")
+    finally:
+        side.close()
+    return Roofline(device, gflops, gigabytes)
