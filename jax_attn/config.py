@@ -223,6 +223,8 @@ def _checked(cls: Any, fields: dict[str, Any]) -> Any:
     """`cls(**fields)`, every plain field of the type that it is declared with, else TypeError."""
     hints = get_type_hints(cls)
     for name, value in fields.items():
+        if name not in hints:
+            raise TypeError(f"there is no setting {name!r:.100}")
         hint = hints[name]
         if get_origin(hint) is Literal:
             fits = isinstance(value, str) and value in get_args(hint)

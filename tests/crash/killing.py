@@ -72,7 +72,10 @@ class Killer:
             return b"compiled" in self._log.read_bytes()[begin:]
 
         def there_is(pattern: str) -> bool:
-            return trains() and any(self._run.glob(f"checkpoints/{pattern}"))
+            try:
+                return trains() and any(self._run.glob(f"checkpoints/{pattern}"))
+            except FileNotFoundError:  # a folder got its name while it was looked through
+                return False
 
         signs = {
             "any": lambda: True,
