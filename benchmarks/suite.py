@@ -20,8 +20,11 @@ SAME_LOSSES_BFLOAT16 = 2e-2
 
 
 def bigram() -> Rows:
-    kinds = {"lecture torch": "lecture", "best torch": "best", "compiled torch": "compiled"}
-    others = {name: partial(TorchBigram, kind) for name, kind in kinds.items()}
+    others = {
+        "lecture torch": partial(TorchBigram, "lecture"),
+        "best torch": partial(TorchBigram, "best"),
+        "compiled torch": partial(TorchBigram, "compiled"),
+    }
     # Each framework draws its own batches, so the losses agree as two runs do.
     timing = timed(JaxBigram, others, rtol=0.03)
     named = "bigram training step"
