@@ -98,7 +98,7 @@ def write_json(path: Path, ladder: Sequence[RungResult], matrix: Sequence[Mutant
     record: dict[str, Any] = {
         "device": device(),
         "rungs": [
-            asdict(result)
+            {name: value for name, value in asdict(result).items() if name != "reached"}
             | {"ok": result.ok}
             | ({"worst_ratio": None} if math.isinf(result.worst_ratio) else {})
             for result in ladder
