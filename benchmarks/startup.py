@@ -50,7 +50,7 @@ def startup_rows() -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         cold, warm, script = [], [], []
         text = Path(folder) / "text.txt"
-        corpus = load_corpus("tinyshakespeare")
+        corpus = load_corpus("tinyshakespeare", warn=print)
         text.write_text(corpus.tokenizer.decode(corpus.tokens), encoding="utf-8")
         for i in range(ROUNDS):
             programs = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / f"programs{i}")}

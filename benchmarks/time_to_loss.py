@@ -30,7 +30,7 @@ class JaxMini:
         from jax_attn.models import build_model
 
         config = ja.PRESETS["mini"][1]
-        corpus = ja.load_corpus("tinyshakespeare")
+        corpus = ja.load_corpus("tinyshakespeare", warn=print)
         model = build_model(config, corpus.tokenizer.vocab_size)
         optimizer = ja.make_optimizer(config.optimizer, config.learning_rate, config.steps)
         self._state: Any = ja.TrainState.create(model, optimizer)
@@ -90,7 +90,7 @@ class TorchNanoGPT:
 
 
 def time_to_loss_rows() -> Rows:
-    corpus = load_corpus("tinyshakespeare")
+    corpus = load_corpus("tinyshakespeare", warn=print)
     splits = [np.asarray(split, np.int64) for split in (corpus.train, corpus.validation)]
     other = "nanoGPT's recipe, torch"
     sides = [Side(OURS, JaxMini), Side(other, partial(TorchNanoGPT, *splits))]

@@ -1,0 +1,63 @@
+"""What a benchmark refuses to time, and what its ratios mean."""
+
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+from benchmarks.interleave import DifferentResult, Timing, compare
+from benchmarks.rows import OURS, Row, best, row
+
+
+class Sleep:
+    """Takes a known time for each of two units and gives a known result."""
+
+    units = 2
+
+    def __init__(self, seconds, result):
+        self._seconds, self._result = seconds, result
+
+    def result(self):
+        if self._result is None:
+            raise ValueError("no result")
+        return np.array(self._result)
+
+    def run(self):
+        time.sleep(self.units * self._seconds)
+
+
+def test_sides_take_turns_and_a_ratio_is_theirs_over_ours():
+    sides = {OURS: partial(Sleep, 0.001, 1.0), "slow": partial(Sleep, 0.02, 1.0 + 1e-9)}
+    timing = compare(sides, rtol=1e-6, rounds=3, round_seconds=0.01)
+    assert [len(seconds) for seconds in timing.seconds.values()] == [3, 3]
+    assert timing.median("slow") >= 0.02
+    assert min(timing.ratios("slow", OURS)) > 1
+
+
+def test_different_results_are_not_timed():
+    sides = {OURS: partial(Sleep, 0.001, 1.0), "other": partial(Sleep, 0.001, 1.01)}
+    with pytest.raises(DifferentResult, match=r"jax_attn and other differ by 1\.0e-02"):
+        compare(sides, rtol=1e-3)
+
+
+def test_a_side_that_fails_is_named_with_its_error():
+    with pytest.raises(RuntimeError, match="side 'broken' failed: ValueError: no result"):
+        compare({"broken": partial(Sleep, 0.001, None)}, rtol=1e-3)
+
+
+TIMING = Timing({OURS: [1.0, 2.0, 2.0], "a": [2.0, 2.0, 6.0], "b": [1.0, 1.0, 1.0]})
+
+
+def test_a_row_holds_the_median_of_the_ratios_and_not_the_ratio_of_the_medians():
+    found = row("work", TIMING, "a", unit="s", scale=1.0, must=1.5, goal=3.0)
+    assert (found.ours_value, found.other_value) == (2.0, 2.0)
+    assert found.ratio == 2.0
+    assert found.verdict == "must"
+    assert best(TIMING, ["a", "b"]) == "b"
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "missed"), (1.0, "must"), (2.0, "goal")])
+def test_verdicts(ratio, verdict):
+    assert Row("", "", 1, 1, "s", ratio, ratio, ratio, 1.0, 2.0).verdict == verdict
+    assert Row("", "", 1, 1, "s", ratio, ratio, ratio).verdict == ""
