@@ -135,7 +135,7 @@ MUTANTS = [
     _mutant(
         "sampling always greedy",
         "the noise is left out",
-        edited(SAMPLE, "logits + noise", "logits"),
+        edited(SAMPLE, "first_largest(logits + noise)", "first_largest(logits)"),
     ),
     _mutant(
         "top_k fills with a number",
