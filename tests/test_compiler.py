@@ -41,7 +41,7 @@ def test_on_a_cpu_products_do_not_go_to_ynnpack():
     assert options in ({}, compiler.CPU_OPTIONS)
     program = jax.jit(lambda x: x @ x.T, compiler_options=options).lower(x).compile()
     if options:
-        assert "ynn" not in program.as_text()
+        assert "ynn_fusion" not in program.as_text()
 
 
 def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch, probed_anew):
