@@ -8,6 +8,7 @@ Orbax is imported when a checkpoint is touched, not before: that takes a second.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -208,11 +209,11 @@ def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
     Raises InputError when `run_dir` is no run, or holds no whole checkpoint.
     """
     run = Run.open(run_dir)
-    checkpoints = Checkpoints(run)
-    if checkpoints.newest() is None:
-        raise InputError(f"{run.path} holds no complete checkpoint yet")
-    _, _, fresh = run.fresh()
-    state = checkpoints.restore(fresh)
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        if checkpoints.newest() is None:
+            raise InputError(f"{run.path} holds no complete checkpoint yet")
+        _, _, fresh = run.fresh()
+        state = checkpoints.restore(fresh)
     assert state is not None
     return state.model()
 
