@@ -7,101 +7,42 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from rich.console import Console
 
 from jax_attn import (
-    GPT,
-    PRESETS,
-    BigramLanguageModel,
     Corpus,
     InputError,
     RandomBatches,
     TrainConfig,
     TrainState,
-    estimate_loss,
-    evaluate,
-    generate,
     learning_rate_schedule,
     load_corpus,
     train_chunk,
 )
 from jax_attn.checkpoint import Checkpoints
+from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.config import GPTShape
-from jax_attn.models import LanguageModel, count_parameters
+from jax_attn.models import count_parameters
 from jax_attn.nan_search import find_nan
-from jax_attn.plots import plot_attention, plot_loss
 from jax_attn.progress import TrainingProgress
+from jax_attn.report import describe, evaluate_split, finish
 from jax_attn.run import Run
 from jax_attn.stopping import StopOnSignal
 from jax_attn.torch_script import TorchScript
 
-EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
-CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
 CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
 MAX_CHUNK_STEPS = 200
-PICTURE_CHARACTERS = 32
-DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
-`python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped."""
-
-
-@dataclass(frozen=True)
-class NewRun:
-    """Train a model."""
-
-    preset: tyro.conf.Suppress[str]
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    out: Path | None = None  # run directory to make; default runs/PRESET-DATE-TIME
-    debug_nans: bool = False  # when a value is not finite, say which operation made it so
-
-
-@dataclass(frozen=True)
-class ResumedRun:
-    """Go on with a run exactly where it stopped, under its own settings."""
-
-    resume: Path  # run directory
-    steps: int | None = None  # a new total number of steps
-    debug_nans: bool = False  # when a value is not finite, say which operation made it so
-
-
-def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
-    """Raises InputError for values that no configuration takes; exits with 2 for unknown flags."""
-    resumed = any(a == "--resume" or a.startswith("--resume=") for a in arguments)
-    if not resumed and (not arguments or arguments[0] not in (*PRESETS, "-h", "--help")):
-        if arguments and not arguments[0].startswith("-"):
-            raise InputError(f"preset {arguments[0]!r} is unknown; choose {', '.join(PRESETS)}")
-        arguments = ["mini", *arguments]
-    presets = {name: (text, NewRun(name, config)) for name, (text, config) in PRESETS.items()}
-    messages = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(messages):
-            if resumed:
-                return tyro.cli(ResumedRun, prog="train.py", args=arguments)
-            return tyro.extras.overridable_config_cli(
-                presets, prog="train.py", description=DESCRIPTION, args=arguments
-            )
-    except SystemExit as stop:
-        # tyro draws a box around a configuration's own error; its one line says it better.
-        cause: BaseException | None = stop
-        while cause is not None:
-            if isinstance(cause, InputError):
-                raise cause from None
-            cause = cause.__context__
-        sys.stderr.write(messages.getvalue())
-        raise
 
 
 def steps_per_chunk(config: TrainConfig, n_parameters: int, first_step: int) -> int:
@@ -291,76 +232,6 @@ def to_keep(state: TrainState, script: TorchScript | None) -> TrainState:
     """What a checkpoint holds: the last good state, for whatever reason it is the last."""
     state = dataclasses.replace(state, healthy=jnp.array(True))
     return state if script is None else script.without_masks(state)
-
-
-def describe(model: LanguageModel) -> str:
-    if isinstance(model, BigramLanguageModel):
-        return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
-    if isinstance(model, GPT):
-        c = model.config
-        shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
-        return f"GPT, {shape}, context {c.block_size}"
-    return f"one attention head, context {model.block_size}"
-
-
-def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:
-    batch_size = max(1, EVALUATION_TOKENS // config.block_size)
-    return evaluate(state.model(), tokens, block_size=config.block_size, batch_size=batch_size)
-
-
-def finish(
-    run: Run,
-    state: TrainState,
-    corpus: Corpus,
-    train_tokens: jax.Array,
-    validation_tokens: jax.Array,
-    batches: RandomBatches,
-    script: TorchScript | None,
-    say: Callable[[str], None],
-    validation_loss: float | None,
-) -> None:
-    """Final losses, a sample, the pictures, and where they are."""
-    config, model = run.config, state.model()
-    if 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS:
-        training_loss = evaluate_split(state, train_tokens, config)
-        over = f"all {len(train_tokens) - 1:,} characters of the training split"
-    else:
-        n_batches = max(1, len(validation_tokens) // (config.batch_size * config.block_size))
-        training_loss = estimate_loss(model, batches, n_batches)
-        over = f"{n_batches:,} sampled batches"
-    if validation_loss is None:  # otherwise the loop has just taken it
-        validation_loss = evaluate_split(state, validation_tokens, config)
-    say("")
-    say(f"training loss    {training_loss:.4f} nats per character, over {over}")
-    say(
-        f"validation loss  {validation_loss:.4f} nats per character, over all "
-        f"{len(validation_tokens) - 1:,} characters of the validation split"
-    )
-
-    if script is not None:
-        tokens = script.sample(model, config.sample_tokens)
-    else:
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
-        tokens = generate(model, begin, config.sample_tokens, key=key)[0]
-    # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
-    sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
-    (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
-    say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
-
-    plot_loss(run.metrics_path, run.path / "loss.png")
-    pictures = "loss.png"
-    if not isinstance(model, BigramLanguageModel):
-        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
-        weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
-        plot_attention(
-            np.asarray(weights, np.float32),
-            corpus.tokenizer.decode(shown),
-            run.path / "attention.png",
-        )
-        pictures += ", attention.png"
-    say(f"in {run.path}: config.json, metrics.jsonl, checkpoints/, sample.txt, {pictures}")
-    say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")
 
 
 def main() -> int:

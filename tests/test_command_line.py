@@ -14,6 +14,7 @@ import pytest
 import jax_attn as ja
 import train
 from jax_attn.generate import __main__ as generate_cli
+from jax_attn.report import EVALUATION_TOKENS
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "40"]
@@ -61,7 +62,7 @@ def test_a_run_from_end_to_end(call, text, tmp_path, preset, more):
         ja.load_model(out_dir),
         jnp.asarray(corpus.validation),
         block_size=block_size,
-        batch_size=train.EVALUATION_TOKENS // block_size,
+        batch_size=EVALUATION_TOKENS // block_size,
     )
     assert loss == pytest.approx(metrics[-1]["val_loss"], rel=1e-5)
 

@@ -1,0 +1,94 @@
+"""What a trained model comes to: its losses, a sample, pictures, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attn.bigram import BigramLanguageModel
+from jax_attn.config import TrainConfig
+from jax_attn.data import Corpus
+from jax_attn.generate import generate
+from jax_attn.gpt import GPT
+from jax_attn.models import LanguageModel, count_parameters
+from jax_attn.plots import plot_attention, plot_loss
+from jax_attn.run import Run
+from jax_attn.torch_script import TorchScript
+from jax_attn.training import RandomBatches, TrainState, estimate_loss, evaluate
+
+EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
+CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
+PICTURE_CHARACTERS = 32
+
+
+def describe(model: LanguageModel) -> str:
+    if isinstance(model, BigramLanguageModel):
+        return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
+    if isinstance(model, GPT):
+        c = model.config
+        shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
+        return f"GPT, {shape}, context {c.block_size}"
+    return f"one attention head, context {model.block_size}"
+
+
+def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:
+    batch_size = max(1, EVALUATION_TOKENS // config.block_size)
+    return evaluate(state.model(), tokens, block_size=config.block_size, batch_size=batch_size)
+
+
+def finish(
+    run: Run,
+    state: TrainState,
+    corpus: Corpus,
+    train_tokens: jax.Array,
+    validation_tokens: jax.Array,
+    batches: RandomBatches,
+    script: TorchScript | None,
+    say: Callable[[str], None],
+    validation_loss: float | None,
+) -> None:
+    """Final losses, a sample, the pictures, and where they are."""
+    config, model = run.config, state.model()
+    if 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS:
+        training_loss = evaluate_split(state, train_tokens, config)
+        over = f"all {len(train_tokens) - 1:,} characters of the training split"
+    else:
+        n_batches = max(1, len(validation_tokens) // (config.batch_size * config.block_size))
+        training_loss = estimate_loss(model, batches, n_batches)
+        over = f"{n_batches:,} sampled batches"
+    if validation_loss is None:  # otherwise the loop has just taken it
+        validation_loss = evaluate_split(state, validation_tokens, config)
+    say("")
+    say(f"training loss    {training_loss:.4f} nats per character, over {over}")
+    say(
+        f"validation loss  {validation_loss:.4f} nats per character, over all "
+        f"{len(validation_tokens) - 1:,} characters of the validation split"
+    )
+
+    if script is not None:
+        tokens = script.sample(model, config.sample_tokens)
+    else:
+        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
+        tokens = generate(model, begin, config.sample_tokens, key=key)[0]
+    # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
+    sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
+    (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
+    say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
+
+    plot_loss(run.metrics_path, run.path / "loss.png")
+    pictures = "loss.png"
+    if not isinstance(model, BigramLanguageModel):
+        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
+        weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
+        plot_attention(
+            np.asarray(weights, np.float32),
+            corpus.tokenizer.decode(shown),
+            run.path / "attention.png",
+        )
+        pictures += ", attention.png"
+    say(f"in {run.path}: config.json, metrics.jsonl, checkpoints/, sample.txt, {pictures}")
+    say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")
