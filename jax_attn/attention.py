@@ -11,12 +11,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from jax_attn.blocked import blocked_attention
 from jax_attn.cache import KeyValues
+from jax_attn.flash import (
+    IMPLEMENTATIONS,
+    Implementation,
+    choose_implementation,
+    cudnn_attention,
+    tpu_flash_attention,
+)
 from jax_attn.layers import dropout, linear, uniform_fan_in
-
-# Queries are taken this many at a time in causal attention. Smaller blocks skip more of the masked
-# half but make smaller matrix products.
-QUERY_BLOCK = 128
 
 
 def causal_mask(length: int) -> Bool[Array, "T T"]:
@@ -67,13 +71,16 @@ def dot_product_attention(
     *,
     causal: bool = True,
     scale: float | None = None,
-    implementation: Literal["auto", "explicit", "blocked"] = "auto",
+    implementation: Literal["auto"] | Implementation = "auto",
 ) -> Float[Array, "... T K"]:
-    """attend(attention_weights(...)) without holding all the weights at once.
+    """attend(attention_weights(...)) without keeping all the weights, where that saves anything.
 
-    "explicit" forms the whole [T S] matrix; "blocked" takes causal queries in blocks, each against
-    the keys up to its own end, so that most of the masked half is never computed; "auto" is
-    "blocked" where that saves anything. Causal attention needs T == S, else ValueError.
+    `implementation`: "explicit" forms the whole [T S] matrix; "blocked" computes no more of its
+    masked half than it must; "cudnn" (GPU, bfloat16 or float16) and "tpu_flash" are the makers'
+    kernels; "auto" takes what `choose_implementation` chooses for the default device. All but
+    "explicit" are for causal attention, and have reverse-mode derivatives only.
+
+    Causal attention needs T == S, else ValueError.
     """
     length, source_length = query.shape[-2], key.shape[-2]
     if causal and length != source_length:
@@ -81,24 +88,24 @@ def dot_product_attention(
             f"causal attention needs as many keys as queries, got {source_length} keys for "
             f"{length} queries; pass causal=False for cross-attention"
         )
-    if implementation not in ("auto", "explicit", "blocked"):
-        raise ValueError(f"implementation {implementation!r}: choose auto, explicit or blocked")
-    if implementation == "explicit" or not causal or length <= QUERY_BLOCK:
+    if implementation not in ("auto", *IMPLEMENTATIONS):
+        known = ", ".join(("auto", *IMPLEMENTATIONS))
+        raise ValueError(f"implementation {implementation!r} is unknown; choose one of {known}")
+    if implementation == "auto":
+        implementation = "explicit"
+        if causal:
+            implementation, _ = choose_implementation(length, query.shape[-1], query.dtype)
+    if implementation == "explicit":
         mask = causal_mask(length) if causal else None
         return attend(attention_weights(query, key, mask=mask, scale=scale), value)
-
-    mask = causal_mask(length)
-    outputs = []
-    for start in range(0, length, QUERY_BLOCK):
-        stop = min(start + QUERY_BLOCK, length)
-        weights = attention_weights(
-            query[..., start:stop, :],
-            key[..., :stop, :],
-            mask=mask[start:stop, :stop],
-            scale=scale,
-        )
-        outputs.append(attend(weights, value[..., :stop, :]))
-    return jnp.concatenate(outputs, axis=-2)
+    if not causal:
+        raise ValueError(f"implementation {implementation!r} is for causal attention only")
+    kernel = {
+        "blocked": blocked_attention,
+        "cudnn": cudnn_attention,
+        "tpu_flash": tpu_flash_attention,
+    }[implementation]
+    return kernel(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
 
 
 class Head(nnx.Module):

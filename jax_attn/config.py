@@ -170,6 +170,7 @@ class TrainConfig:
     checkpoint_every: int  # steps between checkpoints; the last step is always saved
     data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a UTF-8 file
     accumulate_steps: int = 1  # micro-batches a step: same result, less memory
+    remat: bool = False  # compute a GPT's inner arrays again instead of keeping them: less memory
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
     rng: Literal["jax", "torch"] = "jax"  # "torch": draw all as the lecture's script in torch does
     seed: int = 1337  # of initial weights, batches, dropout and the sample

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.attention import MultiHeadAttention
 from jax_attn.cache import Cache, KeyValues
+from jax_attn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.config import GPTConfig
 from jax_attn.layers import (
     Embedding,
@@ -24,6 +25,7 @@ from jax_attn.layers import (
     normal,
     zeros,
 )
+from jax_attn.loss import next_token_loss_sum
 
 # jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -123,6 +125,9 @@ class GPT(nnx.Module):
 
     Matrices and embeddings begin as N(0, 1/C), the two that end a residual branch divided by
     sqrt(2L), biases as 0. There is no dropout on the embeddings.
+
+    With `remat`, a block's inner arrays are computed again for its derivative instead of kept: less
+    memory, about a third more work, the same result.
     """
 
     def __init__(
@@ -132,6 +137,7 @@ class GPT(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
     ) -> None:
         def table(rows: int) -> Embedding:
             return Embedding(
@@ -160,6 +166,7 @@ class GPT(nnx.Module):
         )
         self.lm_head = LanguageModelHead(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         self.config = config
+        self.remat = remat
 
     @property
     def block_size(self) -> int:
@@ -175,12 +182,25 @@ class GPT(nnx.Module):
             )
         return self.token_embedding_table(idx) + self.position_embedding_table(jnp.arange(length))
 
+    def hidden(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
+        """What the output matrix is applied to: the last norm's output."""
+        x = self.embed(idx)
+        through = nnx.remat(Block.__call__) if self.remat else Block.__call__
+        for block in self.blocks:
+            x = through(block, x)
+        return self.ln_f(x)
+
     def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
         """Logits in at least float32; NaN where an id is outside the vocabulary."""
-        x = self.embed(idx)
-        for block in self.blocks:
-            x = block(x)
-        return self.lm_head(self.ln_f(x), self.token_embedding_table)
+        return self.lm_head(self.hidden(idx), self.token_embedding_table)
+
+    def loss_sum(
+        self, idx: Integer[Array, "B T"], targets: Integer[Array, "B T"]
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """`next_token_loss_sum` of the logits, which are never all held if they are very many."""
+        if not needs_parts(idx.size, self.config.vocab_size):
+            return next_token_loss_sum(self(idx), targets)
+        return self.lm_head.loss_sum(self.hidden(idx), self.token_embedding_table, targets)
 
     def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "L B H T T"]:
         """The weights of every layer and head, before dropout; rows sum to 1."""
@@ -239,11 +259,27 @@ class LanguageModelHead(nnx.Module):
             product, matrix = matmul_rows, token_embedding_table.embedding[...]
         else:
             product, matrix = matmul, self.kernel[...]
-        dtype = jnp.promote_types(x.dtype, matrix.dtype) if self.dtype is None else self.dtype
+        dtype = self._compute_dtype(x, matrix)
         # The loss is taken in at least float32, so the product is not rounded to bfloat16 first.
         wide = jnp.promote_types(dtype, jnp.float32)
         logits: jax.Array = product(x.astype(dtype), matrix.astype(dtype), wide)
         return logits if self.bias is None else logits + self.bias[...].astype(logits.dtype)
+
+    def loss_sum(
+        self,
+        x: Float[Array, "B T C"],
+        token_embedding_table: Embedding,
+        targets: Integer[Array, "B T"],
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """`next_token_loss_sum` of the logits, a part of them at a time."""
+        tied = self.kernel is None
+        matrix = token_embedding_table.embedding[...].T if tied else self.kernel[...]
+        dtype = self._compute_dtype(x, matrix)
+        bias = None if self.bias is None else self.bias[...]
+        return chunked_loss_sum(x.astype(dtype), matrix.astype(dtype), bias, targets)
+
+    def _compute_dtype(self, x: Array, matrix: Array) -> DTypeLike:
+        return jnp.promote_types(x.dtype, matrix.dtype) if self.dtype is None else self.dtype
 
 
 def init_std(config: GPTConfig) -> float:

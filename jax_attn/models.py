@@ -28,7 +28,8 @@ def build_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
             vocab_size, config.block_size, shape.n_embd, shape.head_size, rngs=rngs, dtype=dtype
         )
     vocab_size = max(vocab_size, shape.vocab_size)
-    model = GPT(shape.gpt_config(vocab_size, config.block_size), rngs=rngs, dtype=dtype)
+    gpt_config = shape.gpt_config(vocab_size, config.block_size)
+    model = GPT(gpt_config, rngs=rngs, dtype=dtype, remat=config.remat)
     if config.rng == "torch" and shape.dropout_rate > 0:
         replay_dropout(model)
     return model

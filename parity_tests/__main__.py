@@ -16,9 +16,9 @@ from rich.console import Console
 from parity_tests.harness import output, page
 from parity_tests.harness.guilty import first_guilty_layer
 from parity_tests.harness.ladder import RUNGS, run_task
-from parity_tests.harness.matrix import NO_BUG, problems, run_mutant
+from parity_tests.harness.matrix import NO_BUG, plant_all, problems
 from parity_tests.harness.mutants import REGISTRY
-from parity_tests.harness.workers import workers
+from parity_tests.harness.workers import share, workers
 
 WIDTH = 170  # of what is not a terminal: the kill matrix has many columns
 
@@ -50,22 +50,22 @@ def main() -> int:
     on_cpu = jax.default_backend() == "cpu"
     jobs = arguments.jobs or (os.cpu_count() or 1 if on_cpu else 1)
 
-    with workers(jobs) as run, console.status("") as status:
+    with workers(jobs) as crew, output.Progress(console) as progress:
         tasks = [(rung, arguments.seeds, arguments.mutants) for rung in arguments.rungs]
-        ladder = []
-        for result in run(run_task, tasks):
-            ladder.append(result)
-            status.update(f"{len(ladder)} of {len(tasks)} rungs")
+        climbed = []  # each rung's worker and result
+        for worker, result in share(crew, run_task, tasks):
+            climbed.append((worker, result))
+            progress.update(f"{len(climbed)} of {len(tasks)} rungs")
+        ladder = sorted((r for _, r in climbed), key=lambda r: arguments.rungs.index(r.rung))
         same = all(result.ok for result in ladder)
         output.print_ladder(console, ladder)
 
         matrix = []
         if arguments.mutants and same:
             names = [NO_BUG, *(mutant.name for mutant in REGISTRY)]
-            reached = {result.rung: result.reached for result in ladder}
-            for result in run(run_mutant, [(name, reached) for name in names]):
+            for result in plant_all(crew, names, climbed):
                 matrix.append(result)
-                status.update(f"{len(matrix)} of {len(names)} planted bugs")
+                progress.update(f"{len(matrix)} of {len(names)} planted bugs")
             output.print_matrix(console, matrix)
 
     if not same:

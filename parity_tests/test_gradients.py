@@ -4,6 +4,7 @@ A random cotangent, because the sum of a softmax or of a norm's output has no gr
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,9 +29,11 @@ from parity_tests.harness.gradients import (
 from parity_tests.harness.pairs import STYLES, B, C, H, K, Pair, S, T, V
 from parity_tests.harness.tiers import Arrays, Checks, assert_all, both_tiers
 from parity_tests.test_attention import lecture_attention, lecture_weights
+from parity_tests.test_loss import output_arrays, output_in_parts, output_reference
 
 LONG = 131  # past the fused kernel's query block
 IGNORE = -1
+OUTPUT = ("hidden", "matrix", "bias")
 
 
 def checks(seed: int) -> Checks:
@@ -131,8 +134,17 @@ def function_checks(rng: np.random.Generator) -> Checks:
     yield from both_tiers(
         f"blocked kernel T={LONG}",
         lambda a: torch_function(lecture_attention, a, names),
-        lambda a: jax_function(jax_attn.dot_product_attention, a, names),
+        lambda a: jax_function(
+            partial(jax_attn.dot_product_attention, implementation="blocked"), a, names
+        ),
         arrays,
+        budget=GRADIENT,
+    )
+    yield from both_tiers(
+        "output matrix and loss in parts",
+        lambda a: torch_function(of_output(output_reference, a), a, OUTPUT),
+        lambda a: jax_function(of_output(output_in_parts, a), a, OUTPUT),
+        output_arrays(rng) | {"cotangent": rng.normal(size=())},
         budget=GRADIENT,
     )
     mask = np.tril(np.ones((T, T), bool))
@@ -168,6 +180,13 @@ def function_checks(rng: np.random.Generator) -> Checks:
             {"x": x, "cotangent": rng.normal(size=x.shape)},
             budget=GRADIENT,
         )
+
+
+def of_output(loss: Callable[[Any], Any], arrays: Any) -> Callable[..., Any]:
+    """A loss of named arrays as a function of OUTPUT."""
+    return lambda *given: loss(
+        dict(zip(OUTPUT, given, strict=True)) | {"targets": arrays["targets"]}
+    )
 
 
 def torch_function(function: Callable[..., Any], arrays: Any, names: tuple[str, ...]) -> Any:

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 import jax_attn
 import jax_attn.training
 import torch_ref
+from jax_attn.chunked_loss import chunked_loss_sum
 from parity_tests.harness import pairs
 from parity_tests.harness.budgets import LOSS
-from parity_tests.harness.pairs import B, Pair, T, V
+from parity_tests.harness.pairs import B, C, Pair, T, V
 from parity_tests.harness.tiers import (
     Arrays,
     Check,
@@ -35,6 +36,7 @@ def checks(seed: int) -> Checks:
     rng = np.random.default_rng(seed)
     yield from function_checks(rng)
     yield from outside_checks(rng)
+    yield from parts_checks(rng)
     yield from accumulation_checks(rng)
     yield from evaluation_checks(rng)
 
@@ -102,6 +104,41 @@ def outside_checks(rng: np.random.Generator) -> Checks:
         arrays = {"logits": rng.normal(size=(B, T, V)), "targets": targets}
         loss = in_jax(port_loss, arrays, np.float64)
         yield holds(f"target {label} gives NaN", bool(np.isnan(loss)))
+
+
+def output_arrays(rng: np.random.Generator) -> Arrays:
+    """What an output matrix is given, its bias, and targets of which one is ignored."""
+    targets = pairs.tokens(rng, B, T)
+    targets[1, 2] = IGNORE
+    return {
+        "hidden": rng.normal(size=(B, T, C)),
+        "matrix": rng.normal(size=(C, V)),
+        "bias": rng.normal(size=V),
+        "targets": targets,
+    }
+
+
+def output_reference(arrays: Any) -> torch.Tensor:
+    logits = arrays["hidden"] @ arrays["matrix"] + arrays["bias"]
+    return reference_loss({"logits": logits, "targets": arrays["targets"]})
+
+
+def output_in_parts(arrays: Any) -> jax.Array:
+    """With room for the logits of 5 of the 14 rows, their columns padded to a multiple of 128."""
+    total, count = chunked_loss_sum(
+        arrays["hidden"], arrays["matrix"], arrays["bias"], arrays["targets"], 5 * 128
+    )
+    return total / count
+
+
+def parts_checks(rng: np.random.Generator) -> Checks:
+    """Output matrix and loss in one, a part of the logits at a time."""
+    arrays = output_arrays(rng)
+    yield from both_tiers("in parts", output_reference, output_in_parts, arrays, budget=LOSS)
+    for label in (-2, V, -V):
+        arrays["targets"][0, 1] = label
+        loss = in_jax(output_in_parts, arrays, np.float64)
+        yield holds(f"in parts, target {label} gives NaN", bool(np.isnan(loss)))
 
 
 def accumulation_checks(rng: np.random.Generator) -> Checks:

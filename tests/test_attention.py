@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
-from jax_attn.attention import QUERY_BLOCK
+from jax_attn.blocked import QUERY_BLOCK
 
 B, T, S, H, K = 2, 7, 5, 3, 5
 C = H * K
@@ -69,13 +69,12 @@ def test_attend_of_literal_matrices():
 
 
 @pytest.mark.parametrize("length", [1, 7, QUERY_BLOCK, QUERY_BLOCK + 1, 2 * QUERY_BLOCK + 45])
-@pytest.mark.parametrize("causal", [True, False])
-def test_blocked_attention_is_explicit_attention(length, causal, x64):
+def test_blocked_attention_is_explicit_attention(length, x64):
     query, key, value, out = (normal(i, 2, length, K, dtype=jnp.float64) for i in range(4))
 
     def run(implementation):
         def attention(*qkv):
-            return ja.dot_product_attention(*qkv, causal=causal, implementation=implementation)
+            return ja.dot_product_attention(*qkv, implementation=implementation)
 
         result, pull_back = jax.vjp(attention, query, key, value)
         return result, *pull_back(out)
@@ -87,6 +86,12 @@ def test_blocked_attention_is_explicit_attention(length, causal, x64):
 def test_causal_attention_wants_as_many_keys_as_queries():
     with pytest.raises(ValueError, match="5 keys for 7 queries"):
         ja.dot_product_attention(normal(0, T, K), normal(1, S, K), normal(2, S, K))
+
+
+def test_kernels_are_for_causal_attention():
+    arrays = [normal(i, T, K) for i in range(3)]
+    with pytest.raises(ValueError, match="'blocked' is for causal attention only"):
+        ja.dot_product_attention(*arrays, causal=False, implementation="blocked")
 
 
 def test_unknown_implementation_is_named(unchecked):

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from parity_tests.harness.budgets import SEMANTIC
 from parity_tests.harness.reach import recorded
-from parity_tests.harness.tiers import Checks
+from parity_tests.harness.tiers import Checks, remember_references
 
 RUNGS: dict[str, str] = {
     "bridge": "every weight in its place, and back",
@@ -96,10 +96,14 @@ def run_rung(rung: str, seeds: Iterable[int], *, stop_early: bool = False) -> Ru
 
 
 def run_task(task: tuple[str, int, bool]) -> RungResult:
-    """A rung, how many seeds, and whether to record its reach: an argument for another process."""
-    rung, seeds, recording = task
-    if not recording:
+    """A rung, how many seeds, and whether bugs will be planted: an argument for another process.
+
+    If so, the functions that the rung runs are recorded, and its references kept.
+    """
+    rung, seeds, bugs_follow = task
+    if not bugs_follow:
         return run_rung(rung, range(seeds))
+    remember_references()
     with recorded() as reached:
         result = run_rung(rung, range(seeds))
     return replace(result, reached=frozenset(reached))

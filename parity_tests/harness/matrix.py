@@ -1,21 +1,24 @@
 """Every planted bug against every rung: the kill matrix, and what is wrong with it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
-from parity_tests.harness.ladder import RUNGS, run_rung
+from parity_tests.harness.ladder import RUNGS, RungResult, run_rung
 from parity_tests.harness.mutants import REGISTRY, Mutant
 from parity_tests.harness.mutants.baselines import RULES, caught_by_rules
 from parity_tests.harness.mutants.planting import planted_targets
 from parity_tests.harness.reach import reaches
-from parity_tests.harness.tiers import remember_references
 
-Outcome = Literal["passes", "differs", "raises"]
+Outcome = Literal["passes", "differs", "raises", "not run"]
 NO_BUG = "no bug"  # the port as it is, which every rung must pass
 BY_NAME = {mutant.name: mutant for mutant in REGISTRY}
-remembering = False
+
+# A bug anywhere in the model reaches these, and each takes seconds to say so: they are run for the
+# bugs that they are named for, and for those that no rung may notice.
+LONG_RUNGS = ("trajectory", "generation", "dropout")
 
 
 @dataclass(frozen=True)
@@ -26,51 +29,82 @@ class MutantResult:
     seconds: float
 
     @property
-    def caught(self) -> bool:
-        return any(outcome != "passes" for outcome in self.rungs.values())
+    def failed(self) -> list[str]:
+        """The rungs that notice it."""
+        return [rung for rung, outcome in self.rungs.items() if outcome in ("differs", "raises")]
 
 
-def run_mutant(task: tuple[str, Mapping[str, frozenset[str]]]) -> MutantResult:
+@dataclass(frozen=True)
+class Part:
+    """One worker's share of a planted bug: an argument for another process."""
+
+    name: str
+    reached: Mapping[str, frozenset[str]]  # its rungs, and the functions of the port that each runs
+    rules: bool  # whether it sees to the public suites' rules
+
+
+def plant_all(
+    crew: Sequence[Executor], names: Sequence[str], ladder: Sequence[tuple[int, RungResult]]
+) -> Iterator[MutantResult]:
+    """Every bug of `names` in turn. `ladder` holds each rung's worker and result without a bug."""
+    busy = [sum(r.seconds for i, r in ladder if i == worker) for worker in range(len(crew))]
+    shares = [{r.rung: r.reached for i, r in ladder if i == worker} for worker in range(len(crew))]
+    futures = [
+        [
+            worker.submit(run_part, Part(name, shares[i], rules=i == busy.index(min(busy))))
+            for i, worker in enumerate(crew)
+        ]
+        for name in names
+    ]
+    for name, parts in zip(names, futures, strict=True):
+        results = [part.result() for part in parts]
+        outcomes = {rung: outcome for r in results for rung, outcome in r.rungs.items()}
+        yield MutantResult(
+            name,
+            {rung: outcomes[rung] for rung in RUNGS if rung in outcomes},
+            {rule: caught for r in results for rule, caught in r.rules.items()},
+            sum(r.seconds for r in results),
+        )
+
+
+def run_part(part: Part) -> MutantResult:
     """Plants one bug and runs each rung that it can reach, up to the first check that fails.
 
-    The second part of the task holds, for each rung, the functions of the port that it runs. Rungs
-    that run none of what the bug replaces pass, as they did without it.
+    Rungs that run none of what the bug replaces pass, as they did without it.
     """
-    global remembering
-    if not remembering:
-        remember_references()
-        remembering = True
-    name, reached = task
-    outcomes: dict[str, Outcome]
     started = time.perf_counter()
-    if name == NO_BUG:  # the ladder has just been passed without one
-        outcomes = {rung: "passes" for rung in RUNGS}
-        rules = caught_by_rules()
+    if part.name == NO_BUG:  # the ladder has just been passed without one
+        outcomes: dict[str, Outcome] = dict.fromkeys(part.reached, "passes")
+        rules = caught_by_rules() if part.rules else {}
     else:
-        with BY_NAME[name].planted():
-            outcomes = {
-                rung: outcome(rung) if can_reach(reached[rung]) else "passes" for rung in RUNGS
-            }
-            rules = caught_by_rules()
-    return MutantResult(name, outcomes, rules, time.perf_counter() - started)
+        mutant = BY_NAME[part.name]
+        with mutant.planted():
+            outcomes = {rung: outcome(rung, part.reached[rung], mutant) for rung in part.reached}
+            rules = caught_by_rules() if part.rules else {}
+    return MutantResult(part.name, outcomes, rules, time.perf_counter() - started)
+
+
+def outcome(rung: str, reached: frozenset[str], mutant: Mutant) -> Outcome:
+    if not can_reach(reached):
+        return "passes"
+    if rung in LONG_RUNGS and rung != mutant.caught_by and not mutant.equivalent:
+        return "not run"
+    result = run_rung(rung, [0], stop_early=True)
+    if result.crashed:
+        return "raises"
+    return "passes" if result.ok else "differs"
 
 
 def can_reach(reached: frozenset[str]) -> bool:
     """Whether a rung that runs these functions runs any that the bug planted now replaces.
 
-    A class, a constant or a dictionary may be used without a trace, so any rung may reach it.
+    A class, a constant or a dictionary may be used without a trace, so any rung may reach it;
+    so too where nobody knows what is replaced.
     """
-    return any(
+    return not planted_targets or any(
         not is_function or reaches(reached, target)
         for target, is_function in planted_targets.items()
     )
-
-
-def outcome(rung: str) -> Outcome:
-    result = run_rung(rung, [0], stop_early=True)
-    if result.crashed:
-        return "raises"
-    return "passes" if result.ok else "differs"
 
 
 def problems(results: Sequence[MutantResult]) -> list[str]:
@@ -79,7 +113,7 @@ def problems(results: Sequence[MutantResult]) -> list[str]:
     if not results:
         return found
     for result in results:
-        failed = [rung for rung, outcome in result.rungs.items() if outcome != "passes"]
+        failed = result.failed
         if result.name == NO_BUG:
             if failed:
                 found.append(f"without any bug, {', '.join(failed)} fail")
@@ -90,11 +124,11 @@ def problems(results: Sequence[MutantResult]) -> list[str]:
             found.append(f"{label} is listed as equivalent, but {', '.join(failed)} notice it")
         elif not mutant.equivalent and not failed:
             found.append(f"{label} survives, and is not listed as equivalent")
-        elif not mutant.equivalent and result.rungs[mutant.caught_by] != "differs":
-            how = result.rungs[mutant.caught_by]
+        elif not mutant.equivalent and result.rungs.get(mutant.caught_by) != "differs":
+            how = result.rungs.get(mutant.caught_by, "is not run")
             found.append(f"{label} should be caught by {mutant.caught_by}, which {how}")
-    for rung in RUNGS:
-        if not any(r.rungs[rung] != "passes" for r in results if r.name != NO_BUG):
+    for rung in results[0].rungs:
+        if not any(rung in r.failed for r in results if r.name != NO_BUG):
             found.append(f"{rung} catches nothing")
     return found
 
@@ -102,5 +136,5 @@ def problems(results: Sequence[MutantResult]) -> list[str]:
 def tally(results: Sequence[MutantResult]) -> dict[str, int]:
     """How many of the bugs that are none in disguise each rung and each rule catches."""
     real = [r for r in results if r.name != NO_BUG and not BY_NAME[r.name].equivalent]
-    counts = {rung: sum(r.rungs[rung] != "passes" for r in real) for rung in RUNGS}
+    counts = {rung: sum(rung in r.failed for r in real) for rung in RUNGS}
     return counts | {rule: sum(r.rules[rule] for r in real) for rule in RULES}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -17,6 +18,32 @@ from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems,
 from parity_tests.harness.mutants.baselines import RULES
 
 MOST_FAILURES = 3  # printed in full for each rung
+PLAIN_LINE_EVERY_S = 15.0
+
+
+class Progress:
+    """How far long work is: a live line on a terminal, now and then a plain one elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status = console.status("") if console.is_terminal else None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def update(self, line: str) -> None:
+        if self._status:
+            self._status.update(line)
+        elif time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            say(self._console, line)
 
 
 def device() -> str:
@@ -56,18 +83,26 @@ def print_ladder(console: Console, results: Sequence[RungResult]) -> None:
 
 
 def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
-    """One row a bug: x where a rung or a public suite's rule catches it, ! where it raises."""
+    """One row a bug: x where a rung or a public suite's rule catches it, ! where it raises.
+
+    A blank is a rung that was not run, for another one is named for the bug and catches it sooner.
+    """
     table = Table(title="Planted bugs: what catches them", title_justify="left", padding=(0, 0))
     table.add_column("bug")
     for column in [*RUNGS, *RULES]:
         table.add_column(column.replace("_", " "), justify="center")
-    marks = {"passes": "[dim]·[/]", "differs": "[green]x[/]", "raises": "[yellow]![/]"}
+    marks = {
+        "passes": "[dim]·[/]",
+        "differs": "[green]x[/]",
+        "raises": "[yellow]![/]",
+        "not run": "",
+    }
     for kind, group in groupby(results, key=lambda r: kind_of(r)):
         table.add_row(f"[bold]{kind}[/]")
         for result in group:
             mutant = BY_NAME.get(result.name)
             alike = " (equivalent)" if mutant and mutant.equivalent else ""
-            cells = [marks[result.rungs[rung]] for rung in RUNGS]
+            cells = [marks[result.rungs.get(rung, "not run")] for rung in RUNGS]
             cells += ["[blue]x[/]" if result.rules[rule] else "[dim]·[/]" for rule in RULES]
             table.add_row(f"  {result.name}{alike}", *cells)
     counts = tally(results)
@@ -75,7 +110,7 @@ def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
     table.add_row("[bold]caught[/]", *(str(counts[column]) for column in [*RUNGS, *RULES]))
     console.print(table)
     real = [r for r in results if r.name != NO_BUG and not BY_NAME[r.name].equivalent]
-    caught = sum(result.caught for result in real)
+    caught = sum(bool(result.failed) for result in real)
     say(
         console,
         f"{caught} of {len(real)} bugs caught; {len(results) - 1 - len(real)} equivalent ones "

@@ -73,7 +73,7 @@ def ladder_table(ladder: Sequence[RungResult]) -> str:
 def matrix_section(matrix: Sequence[MutantResult]) -> str:
     columns = [*RUNGS, *RULES]
     header = "".join(f"<th><span>{escape(c.replace('_', ' '))}</span></th>" for c in columns)
-    marks = {"passes": "", "differs": "x", "raises": "!"}
+    marks = {"passes": "·", "differs": "x", "raises": "!", "not run": ""}
     rows = []
     for kind, group in groupby(matrix, key=kind_of):
         rows.append(f"<tr class='kind'><th colspan='{len(columns) + 1}'>{kind}</th></tr>")
@@ -81,10 +81,11 @@ def matrix_section(matrix: Sequence[MutantResult]) -> str:
             mutant = BY_NAME.get(result.name)
             about = mutant.equivalent or mutant.description if mutant else "the port as it is"
             name = f"{result.name} (equivalent)" if mutant and mutant.equivalent else result.name
-            cells = [f"<td class='{result.rungs[r]}'>{marks[result.rungs[r]]}</td>" for r in RUNGS]
+            outcomes = [result.rungs.get(rung, "not run") for rung in RUNGS]
+            cells = [f"<td class='{o.replace(' ', '-')}'>{marks[o]}</td>" for o in outcomes]
             cells += [
                 f"<td class='{'rule' if result.rules[r] else 'passes'}'>"
-                f"{'x' if result.rules[r] else ''}</td>"
+                f"{'x' if result.rules[r] else '·'}</td>"
                 for r in RULES
             ]
             label = f"<th title='{escape(about)}'>{escape(name)}</th>"
@@ -95,8 +96,9 @@ def matrix_section(matrix: Sequence[MutantResult]) -> str:
     found = [f"<li class='bad'>{escape(problem)}</li>" for problem in problems(matrix)]
     return (
         "<h2>Would it notice?</h2>"
-        f"<p>{sum(r.caught for r in real)} of {len(real)} planted bugs are caught. x: a check "
-        "differs; !: the port raises. The last columns are the rules by which public suites "
+        f"<p>{sum(bool(r.failed) for r in real)} of {len(real)} planted bugs are caught. x: a "
+        "check differs; !: the port raises; a blank: not run, since another rung is named for the "
+        "bug and catches it sooner. The last columns are the rules by which public suites "
         "compare ports, applied to the same bugs. Hover over a name for what was planted.</p>"
         f"<ul>{''.join(found)}</ul>"
         f"<div class='wide'><table class='matrix'><thead><tr><th></th>{header}</tr></thead>"

@@ -121,7 +121,7 @@ def remember_references() -> None:
     For planted bugs: they are in the port alone, and what it is compared with stays the same.
     """
     global _remembered
-    _remembered = {}
+    _remembered = _remembered or {}
 
 
 def in_torch(function: Function, arrays: Arrays, dtype: Any, check: str = "") -> Any:

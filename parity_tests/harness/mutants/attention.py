@@ -3,7 +3,7 @@
 from parity_tests.harness.mutants.planting import Mutant, Plant, edited
 
 WEIGHTS = "jax_attn.attention:attention_weights"
-KERNEL = "jax_attn.attention:dot_product_attention"
+BLOCKS = "jax_attn.blocked:_scores"
 MASK = "jax_attn.attention:causal_mask"
 HEAD = "jax_attn.attention:Head"
 MULTI = "jax_attn.attention:MultiHeadAttention"
@@ -94,22 +94,17 @@ MUTANTS = [
     _mutant(
         "blocks masked from the start",
         "every block of queries gets the mask's first rows",
-        edited(KERNEL, "mask[start:stop, :stop]", "mask[: stop - start, :stop]"),
+        edited(BLOCKS, "jnp.arange(start, stop)", "jnp.arange(stop - start)"),
     ),
     _mutant(
         "blocks miss the first keys",
         "each sees its own keys only: a window nobody asked for",
-        edited(
-            KERNEL,
-            "key[..., :stop, :],\n            mask=mask[start:stop, :stop]",
-            "key[..., :stop, :],\n            mask=mask[start:stop, :stop]"
-            " & (jnp.arange(stop) >= start)",
-        ),
+        edited(BLOCKS, "jnp.where(allowed,", "jnp.where(allowed & (jnp.arange(stop) >= start),"),
     ),
     _mutant(
         "blocks forget the scale",
-        "a scale of one's own is lost past the first block",
-        edited(KERNEL, "stop],\n            scale=scale,", "stop],\n            scale=None,"),
+        "a scale of one's own is lost",
+        edited(BLOCKS, "scores * scale", "scores * query.shape[-1] ** -0.5"),
     ),
     _mutant(
         "head forgets its scale",

@@ -1,5 +1,6 @@
 """Faults of the loss, its means over a text, and of gradients where the forward pass is right."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,21 @@ def backward_product(change: Callable[[Any, Any], tuple[Any, Any]]) -> Plant:
             yield
         finally:
             layers.matmul.defvjp(layers._matmul_forward, layers._matmul_backward)
+
+    return plant
+
+
+def derivative(function: str, old: str, new: str) -> Plant:
+    """`_backward` of a function with a derivative of its own, "module:name", edited."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        module_name, _, name = function.partition(":")
+        module = importlib.import_module(module_name)
+        with edited(f"{module_name}:_backward", old, new)():
+            getattr(module, name).defvjp(module._forward, module._backward)
+            yield
+        getattr(module, name).defvjp(module._forward, module._backward)
 
     return plant
 
@@ -164,6 +180,38 @@ MUTANTS = [
         "repeated ids overwrite",
         "the embedding's gradient is set, not added",
         patched("jax_attn.layers:Embedding.__call__", scattered),
+    ),
+    _gradient_mutant(
+        "blocks: softmax's mean left out",
+        "weights * dweights, as if the weights of a row did not sum to 1",
+        derivative(
+            "jax_attn.blocked:blocked_attention",
+            "(dweights - mean[..., start:stop, :])",
+            "dweights",
+        ),
+    ),
+    _gradient_mutant(
+        "blocks: scale left out backward",
+        "the gradients of queries and keys are too large",
+        derivative(
+            "jax_attn.blocked:blocked_attention",
+            "mean[..., start:stop, :]) * scale",
+            "mean[..., start:stop, :])",
+        ),
+    ),
+    _gradient_mutant(
+        "parts: loss derivative not scaled",
+        "the gradient of a sum where that of a mean is due",
+        derivative("jax_attn.chunked_loss:_loss_of_parts", "(dmatrix * scaled)", "dmatrix"),
+    ),
+    _loss_mutant(
+        "parts: added columns weigh",
+        "logits of 0 for the ids that pad the vocabulary",
+        edited(
+            "jax_attn.chunked_loss:chunked_loss_sum",
+            "constant_values=-jnp.inf",
+            "constant_values=0",
+        ),
     ),
     _gradient_mutant(
         "tied gradient counted once",

@@ -156,7 +156,7 @@ MUTANTS = [
         ),
         "block",
     ),
-    _model_mutant("no final norm", "ln_f unused", edited(f"{GPT}.__call__", "self.ln_f(x)", "x")),
+    _model_mutant("no final norm", "ln_f unused", edited(f"{GPT}.hidden", "self.ln_f(x)", "x")),
     _model_mutant(
         "positions from 1",
         "off by one",
@@ -179,12 +179,12 @@ MUTANTS = [
     _model_mutant(
         "layers in reverse",
         "the last block first",
-        edited(f"{GPT}.__call__", "in self.blocks", "in reversed(self.blocks)"),
+        edited(f"{GPT}.hidden", "in self.blocks", "in reversed(self.blocks)"),
     ),
     _model_mutant(
         "first block for all",
         "weights shared by mistake",
-        edited(f"{GPT}.__call__", "x = block(x)", "x = self.blocks[0](x)"),
+        edited(f"{GPT}.hidden", "through(block, x)", "through(self.blocks[0], x)"),
     ),
     _model_mutant(
         "weights shown are not those used",
