@@ -33,10 +33,14 @@ from jax_attn import (
 from jax_attn.checkpoint import Checkpoints
 from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.config import GPTShape
+from jax_attn.data import cache_dir
+from jax_attn.flops import utilisation
+from jax_attn.gpt import GPT
 from jax_attn.models import count_parameters
 from jax_attn.nan_search import find_nan
+from jax_attn.program_cache import keep_programs
 from jax_attn.progress import TrainingProgress
-from jax_attn.report import describe, evaluate_split, finish
+from jax_attn.report import attention_choice, describe, evaluate_split, finish
 from jax_attn.run import Run
 from jax_attn.stopping import StopOnSignal
 from jax_attn.torch_script import TorchScript
@@ -122,6 +126,8 @@ def train_in(
     device = jax.devices()[0]
     say(f"model    {describe(model)}, {n_parameters:,} parameters")
     say(f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {config.dtype}")
+    if isinstance(model, GPT):
+        say(f"attention {attention_choice(model, config.dtype)}")
     say(
         f"corpus   {corpus.name}: {len(corpus.tokens):,} characters, "
         f"{corpus.tokenizer.vocab_size} symbols, sha256 {corpus.sha256[:12]}…"
@@ -181,7 +187,12 @@ def train_in(
                 "elapsed_s": time.perf_counter() - begun,
             }
             validation_loss = None
-            progress.update(step, record["train_loss"], record["tokens_per_second"])
+            progress.update(
+                step,
+                record["train_loss"],
+                record["tokens_per_second"],
+                utilisation(model, record["tokens_per_second"], config.dtype),
+            )
             if step % config.eval_every == 0 or step == config.steps:
                 validation_loss = evaluate_split(state, validation_tokens, config)
                 record["val_loss"] = validation_loss
@@ -236,7 +247,9 @@ def to_keep(state: TrainState, script: TorchScript | None) -> TrainState:
 
 def main() -> int:
     try:
-        return train(parse_arguments(sys.argv[1:]), Console())
+        arguments = parse_arguments(sys.argv[1:])
+        keep_programs(cache_dir() / "programs")
+        return train(arguments, Console())
     except InputError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class JaxAttention:
 
         attention: Callable[..., Any] = {
             "ours": ja.dot_product_attention,
+            "explicit": partial(ja.dot_product_attention, implementation="explicit"),
             "jax.nn": jax_own,
         }[implementation]
         self._swap = implementation == "jax.nn"

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.weights import LECTURE, MICRO, Case, lecture_state_dict
+from benchmarks.models import fast_gpt, jax_gpt, lecture_gpt
+from benchmarks.weights import LECTURE, MICRO, Case
 
 # GPT-2's size, in the lecture's layout: an output matrix of its own, as large as the tied one.
 GPT2 = Case("GPT-2 124 M", 1024, 12, 12, 768, batch_size=1, vocab_size=50257)
@@ -39,21 +40,10 @@ class JaxGeneration:
     def __init__(self, request: Request) -> None:
         import jax
         import jax.numpy as jnp
-        from flax import nnx
 
         import jax_attn as ja
 
-        case = request.case
-        config = ja.GPTConfig.lecture(
-            vocab_size=case.vocab_size,
-            block_size=case.block_size,
-            n_layer=case.n_layer,
-            n_head=case.n_head,
-            n_embd=case.n_embd,
-            dropout_rate=0.0,
-        )
-        model = ja.GPT(config, rngs=nnx.Rngs(0))
-        ja.load_state_dict(model, lecture_state_dict(case))
+        model = jax_gpt(request.case)
         prompt, key = jnp.asarray(request.prompt(), jnp.int32), jax.random.key(0)
         self.units = request.n
         self._generate = lambda: ja.generate(model, prompt, request.n, key=key, temperature=0.0)
@@ -71,24 +61,18 @@ class TorchGeneration:
     def __init__(self, request: Request, kind: Literal["lecture", "cached"]) -> None:
         import torch
 
-        from benchmarks.best_torch import FastGPT
-        from torch_ref import GPTLanguageModel, generate
+        from torch_ref import generate
 
-        case, state = request.case, lecture_state_dict(request.case)
+        case = request.case
         prompt = torch.from_numpy(request.prompt())
         self.units = request.n
         if kind == "cached":
             if request.prompt_length + request.n > case.block_size + 1:
                 raise ValueError("past the window torch with a cache does not do the same thing")
-            fast = FastGPT(case).load_lecture(state).eval()
+            fast = fast_gpt(case).eval()
             self._generate = lambda: cached_generate(fast, case, prompt, request.n)
             return
-        model = GPTLanguageModel(
-            case.vocab_size, case.block_size, case.n_layer, case.n_head, case.n_embd, dropout=0.0
-        ).eval()
-        tensors = {name: torch.from_numpy(x) for name, x in state.items()}
-        buffers = {n: b for n, b in model.state_dict().items() if n not in tensors}
-        model.load_state_dict(tensors | buffers)
+        model = lecture_gpt(case).eval()
         self._generate = lambda: generate(model, prompt, request.n, case.block_size, temperature=0)
 
     def result(self) -> np.ndarray:

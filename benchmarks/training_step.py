@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.weights import Case, lecture_state_dict, random_batches
+from benchmarks.models import fast_gpt, jax_gpt, lecture_gpt
+from benchmarks.weights import Case, random_batches
 
 STEPS = 10  # in one run
 LEARNING_RATE = 3e-4
@@ -19,20 +20,10 @@ class JaxTraining:
 
     def __init__(self, case: Case, dtype: str = "float32") -> None:
         import jax.numpy as jnp
-        from flax import nnx
 
         import jax_attn as ja
 
-        config = ja.GPTConfig.lecture(
-            vocab_size=case.vocab_size,
-            block_size=case.block_size,
-            n_layer=case.n_layer,
-            n_head=case.n_head,
-            n_embd=case.n_embd,
-            dropout_rate=0.0,
-        )
-        model = ja.GPT(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype))
-        ja.load_state_dict(model, lecture_state_dict(case))
+        model = jax_gpt(case, dtype)
         optimizer = ja.make_optimizer(ja.OptimizerConfig(), LEARNING_RATE, steps=1_000)
         self._state = ja.TrainState.create(model, optimizer)
         inputs, targets = map(jnp.asarray, random_batches(case, STEPS))
@@ -62,26 +53,12 @@ class TorchTraining:
     def __init__(self, case: Case, kind: Literal["eager", "compiled", "lecture"]) -> None:
         import torch
 
-        from benchmarks.best_torch import FastGPT
-        from torch_ref import GPTLanguageModel
-
-        state = lecture_state_dict(case)
         if kind == "lecture":
-            model = GPTLanguageModel(
-                case.vocab_size,
-                case.block_size,
-                case.n_layer,
-                case.n_head,
-                case.n_embd,
-                dropout=0.0,
-            )
-            tensors = {name: torch.from_numpy(x) for name, x in state.items()}
-            buffers = {n: b for n, b in model.state_dict().items() if n not in tensors}
-            model.load_state_dict(tensors | buffers)
+            model = lecture_gpt(case)
             self._loss = lambda x, y: model(x, y)[1]
             self._optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
         else:
-            model = FastGPT(case).load_lecture(state)
+            model = fast_gpt(case)
             self._loss = torch.compile(model) if kind == "compiled" else model
             self._optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
         inputs, targets = random_batches(case, STEPS)

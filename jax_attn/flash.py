@@ -25,6 +25,11 @@ def accelerator() -> Literal["cpu", "cuda", "tpu", "other"]:
     return "cuda" if "cuda" in device.client.platform_version else "other"
 
 
+def compute_capability() -> float:
+    """Of the default CUDA device: 8.0 is Ampere."""
+    return float(jax.devices()[0].compute_capability)
+
+
 def choose_implementation(
     length: int, head_size: int, dtype: DTypeLike
 ) -> tuple[Implementation, str]:
@@ -32,7 +37,7 @@ def choose_implementation(
     dtype = jnp.dtype(dtype)
     where = accelerator()
     if where == "cuda" and dtype in (jnp.bfloat16, jnp.float16):
-        if float(jax.devices()[0].compute_capability) < 8.0:
+        if compute_capability() < 8.0:
             reason = "cuDNN's flash attention needs an Ampere GPU or newer"
         elif head_size % 8 or head_size > 128:
             reason = f"cuDNN's flash attention takes no head of {head_size} channels"

@@ -272,8 +272,10 @@ class LanguageModelHead(nnx.Module):
         targets: Integer[Array, "B T"],
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """`next_token_loss_sum` of the logits, a part of them at a time."""
-        tied = self.kernel is None
-        matrix = token_embedding_table.embedding[...].T if tied else self.kernel[...]
+        if self.kernel is None:
+            matrix = token_embedding_table.embedding[...].T
+        else:
+            matrix = self.kernel[...]
         dtype = self._compute_dtype(x, matrix)
         bias = None if self.bias is None else self.bias[...]
         return chunked_loss_sum(x.astype(dtype), matrix.astype(dtype), bias, targets)

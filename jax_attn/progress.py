@@ -37,11 +37,15 @@ class TrainingProgress:
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+    def update(
+        self, step: int, loss: float, tokens_per_second: float, mfu: float | None = None
+    ) -> None:
+        """`mfu`: see jax_attn.flops; left out where the device's peak is not known."""
         now = time.monotonic()
         done = step - self._started_at
         left = (now - self._began) / max(done, 1) * (self._steps - step)
-        figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {_clock(left)} left"
+        used = "" if mfu is None else f"  MFU {mfu:.1%}"
+        figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s{used}  {_clock(left)} left"
         self._bar.update(self._task, completed=step, figures=figures)
         if not self._console.is_terminal and now - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = now

@@ -11,6 +11,7 @@ import numpy as np
 from jax_attn.bigram import BigramLanguageModel
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
+from jax_attn.flash import choose_implementation
 from jax_attn.generate import generate
 from jax_attn.gpt import GPT
 from jax_attn.models import LanguageModel, count_parameters
@@ -32,6 +33,15 @@ def describe(model: LanguageModel) -> str:
         shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
         return f"GPT, {shape}, context {c.block_size}"
     return f"one attention head, context {model.block_size}"
+
+
+def attention_choice(model: GPT, dtype: str) -> str:
+    """How attention is computed in training, and why."""
+    if model.config.dropout_rate > 0:
+        return "explicit: dropout is on the weights, so there must be weights"
+    length, head_size = model.config.block_size, model.config.head_size
+    implementation, reason = choose_implementation(length, head_size, dtype)
+    return f"{implementation}: {reason}"
 
 
 def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:

@@ -144,7 +144,7 @@ def function_checks(rng: np.random.Generator) -> Checks:
         "output matrix and loss in parts",
         lambda a: torch_function(of_output(output_reference, a), a, OUTPUT),
         lambda a: jax_function(of_output(output_in_parts, a), a, OUTPUT),
-        output_arrays(rng) | {"cotangent": rng.normal(size=())},
+        {**output_arrays(rng), "cotangent": rng.normal(size=())},
         budget=GRADIENT,
     )
     mask = np.tril(np.ones((T, T), bool))

@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 import jax_attn
+import jax_attn.chunked_loss
 import jax_attn.training
 import torch_ref
-from jax_attn.chunked_loss import chunked_loss_sum
 from parity_tests.harness import pairs
 from parity_tests.harness.budgets import LOSS
 from parity_tests.harness.pairs import B, C, Pair, T, V
@@ -125,7 +125,7 @@ def output_reference(arrays: Any) -> torch.Tensor:
 
 def output_in_parts(arrays: Any) -> jax.Array:
     """With room for the logits of 5 of the 14 rows, their columns padded to a multiple of 128."""
-    total, count = chunked_loss_sum(
+    total, count = jax_attn.chunked_loss.chunked_loss_sum(
         arrays["hidden"], arrays["matrix"], arrays["bias"], arrays["targets"], 5 * 128
     )
     return total / count

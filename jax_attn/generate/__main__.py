@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import tyro
 
 from jax_attn.checkpoint import Run, load_model
+from jax_attn.data import cache_dir
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
+from jax_attn.program_cache import keep_programs
 
 CHUNK = 16  # tokens between two prints
 
@@ -57,6 +59,7 @@ def run(arguments: Arguments) -> Iterator[str]:
 
 def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
+    keep_programs(cache_dir() / "programs")
     try:
         for piece in run(arguments):
             print(piece, end="", flush=True)

@@ -13,6 +13,7 @@ from parity_tests.harness.mutants.planting import planted_targets
 from parity_tests.harness.reach import reaches
 
 Outcome = Literal["passes", "differs", "raises", "not run"]
+PASSES: Outcome = "passes"
 NO_BUG = "no bug"  # the port as it is, which every rung must pass
 BY_NAME = {mutant.name: mutant for mutant in REGISTRY}
 
@@ -24,8 +25,8 @@ LONG_RUNGS = ("trajectory", "generation", "dropout")
 @dataclass(frozen=True)
 class MutantResult:
     name: str
-    rungs: dict[str, Outcome]
-    rules: dict[str, bool]  # of public suites: whether each notices
+    rungs: Mapping[str, Outcome]
+    rules: Mapping[str, bool]  # of public suites: whether each notices
     seconds: float
 
     @property
@@ -74,12 +75,12 @@ def run_part(part: Part) -> MutantResult:
     """
     started = time.perf_counter()
     if part.name == NO_BUG:  # the ladder has just been passed without one
-        outcomes: dict[str, Outcome] = dict.fromkeys(part.reached, "passes")
+        outcomes = {rung: PASSES for rung in part.reached}
         rules = caught_by_rules() if part.rules else {}
     else:
         mutant = BY_NAME[part.name]
         with mutant.planted():
-            outcomes = {rung: outcome(rung, part.reached[rung], mutant) for rung in part.reached}
+            outcomes = {rung: outcome(rung, ran, mutant) for rung, ran in part.reached.items()}
             rules = caught_by_rules() if part.rules else {}
     return MutantResult(part.name, outcomes, rules, time.perf_counter() - started)
 

@@ -88,9 +88,9 @@ def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
     A blank is a rung that was not run, for another one is named for the bug and catches it sooner.
     """
     table = Table(title="Planted bugs: what catches them", title_justify="left", padding=(0, 0))
-    table.add_column("bug")
+    table.add_column("bug", no_wrap=True)
     for column in [*RUNGS, *RULES]:
-        table.add_column(column.replace("_", " "), justify="center")
+        table.add_column(column, justify="center", width=5, overflow="fold")
     marks = {
         "passes": "[dim]·[/]",
         "differs": "[green]x[/]",
