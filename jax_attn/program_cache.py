@@ -19,7 +19,7 @@ def keep_programs(folder: Path) -> None:
     Does nothing where the user has named a folder to JAX (`JAX_COMPILATION_CACHE_DIR`), or where
     this one cannot be written.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -120,38 +120,39 @@ def loss_and_gradients(
 ) -> tuple[Float[Array, ""], Any, Any]:
     """Mean loss in nats per token, its gradients, and the advanced dropout streams.
 
-    With `accumulate_steps` above 1 the batch is taken in as many parts; sums are added and divided
-    once by the count, so the result is that of the whole batch.
+    With `accumulate_steps` above 1 the batch is taken in as many parts, each of which gives its
+    share of the whole batch's mean: the result is that of the whole batch.
     """
+    n_counted = (targets != IGNORE).sum(dtype=jnp.int32)
 
     def of_part(rest, part):
-        def summed(params):
+        def share(params):
             # Copied, because the dropout counters may only be advanced by the trace that made them.
             model = nnx.merge(state.graphdef, params, rest, copy=True)
             model.train()  # dropout on; this model lives for the trace only
-            total, count = loss_fn(model, *part)
-            return total, (count, nnx.state(model, nnx.Not(nnx.Param)))
+            total, _ = loss_fn(model, *part)
+            return total / n_counted, nnx.state(model, nnx.Not(nnx.Param))
 
-        (total, (count, rest)), grads = jax.value_and_grad(summed, has_aux=True)(state.params)
-        return rest, (total, count, grads)
+        (loss, rest), grads = jax.value_and_grad(share, has_aux=True)(state.params)
+        return rest, (loss, grads)
 
     if accumulate_steps == 1:
-        rest, (total, count, grads) = of_part(state.rest, (inputs, targets))
+        rest, (loss, grads) = of_part(state.rest, (inputs, targets))
     else:
         parts = jax.tree.map(
             lambda x: x.reshape(accumulate_steps, -1, x.shape[-1]), (inputs, targets)
         )
 
         def add(carry, part):
-            rest, sums = carry
+            rest, shares = carry
             rest, more = of_part(rest, part)
-            return (rest, jax.tree.map(jnp.add, sums, more)), None
+            return (rest, jax.tree.map(jnp.add, shares, more)), None
 
         shapes = jax.eval_shape(of_part, state.rest, jax.tree.map(lambda x: x[0], parts))[1]
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        (rest, (total, count, grads)), _ = jax.lax.scan(add, (state.rest, nothing), parts)
+        (rest, (loss, grads)), _ = jax.lax.scan(add, (state.rest, nothing), parts)
 
-    return total / count, jax.tree.map(lambda g: g / count.astype(g.dtype), grads), rest
+    return loss, grads, rest
 
 
 def train_step(

@@ -13,12 +13,11 @@ from parity_tests.harness.mutants.planting import planted_targets
 from parity_tests.harness.reach import reaches
 
 Outcome = Literal["passes", "differs", "raises", "not run"]
-PASSES: Outcome = "passes"
 NO_BUG = "no bug"  # the port as it is, which every rung must pass
 BY_NAME = {mutant.name: mutant for mutant in REGISTRY}
 
 # A bug anywhere in the model reaches these, and each takes seconds to say so: they are run for the
-# bugs that they are named for, and for those that no rung may notice.
+# bugs that they are named for.
 LONG_RUNGS = ("trajectory", "generation", "dropout")
 
 
@@ -62,7 +61,7 @@ def plant_all(
         outcomes = {rung: outcome for r in results for rung, outcome in r.rungs.items()}
         yield MutantResult(
             name,
-            {rung: outcomes[rung] for rung in RUNGS if rung in outcomes},
+            dict(sorted(outcomes.items(), key=lambda item: list(RUNGS).index(item[0]))),
             {rule: caught for r in results for rule, caught in r.rules.items()},
             sum(r.seconds for r in results),
         )
@@ -74,13 +73,14 @@ def run_part(part: Part) -> MutantResult:
     Rungs that run none of what the bug replaces pass, as they did without it.
     """
     started = time.perf_counter()
+    outcomes: dict[str, Outcome] = dict.fromkeys(part.reached, "passes")
     if part.name == NO_BUG:  # the ladder has just been passed without one
-        outcomes = {rung: PASSES for rung in part.reached}
         rules = caught_by_rules() if part.rules else {}
     else:
         mutant = BY_NAME[part.name]
         with mutant.planted():
-            outcomes = {rung: outcome(rung, ran, mutant) for rung, ran in part.reached.items()}
+            for rung, reached in part.reached.items():
+                outcomes[rung] = outcome(rung, reached, mutant)
             rules = caught_by_rules() if part.rules else {}
     return MutantResult(part.name, outcomes, rules, time.perf_counter() - started)
 
@@ -88,7 +88,7 @@ def run_part(part: Part) -> MutantResult:
 def outcome(rung: str, reached: frozenset[str], mutant: Mutant) -> Outcome:
     if not can_reach(reached):
         return "passes"
-    if rung in LONG_RUNGS and rung != mutant.caught_by and not mutant.equivalent:
+    if rung in LONG_RUNGS and rung != mutant.caught_by:
         return "not run"
     result = run_rung(rung, [0], stop_early=True)
     if result.crashed:

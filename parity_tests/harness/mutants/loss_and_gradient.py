@@ -140,9 +140,8 @@ MUTANTS = [
         "accumulation gives a part with few targets the weight of a full one",
         edited(
             GRADIENTS,
-            "return rest, (total, count, grads)",
-            "return rest, (total / count, jnp.ones_like(count),"
-            " jax.tree.map(lambda g: g / count, grads))",
+            "total / n_counted",
+            "total / (part[1] != IGNORE).sum() / accumulate_steps",
         ),
     ),
     _loss_mutant(
@@ -281,7 +280,11 @@ MUTANTS = [
     _gradient_mutant(
         "gradient of the sum",
         "the loss is a mean, its gradient is not divided",
-        edited(GRADIENTS, "g / count.astype(g.dtype)", "g"),
+        edited(
+            GRADIENTS,
+            "return loss, grads, rest",
+            "return loss, jax.tree.map(lambda g: g * n_counted, grads), rest",
+        ),
     ),
     _gradient_mutant(
         "straight through",
