@@ -58,7 +58,7 @@ def plant_all(
     ]
     for name, parts in zip(names, futures, strict=True):
         results = [part.result() for part in parts]
-        outcomes = {rung: outcome for r in results for rung, outcome in r.rungs.items()}
+        outcomes: dict[str, Outcome] = {k: v for r in results for k, v in r.rungs.items()}
         yield MutantResult(
             name,
             dict(sorted(outcomes.items(), key=lambda item: list(RUNGS).index(item[0]))),
