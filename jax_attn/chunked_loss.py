@@ -29,9 +29,11 @@ def chunked_loss_sum(
     matrix: Float[Array, "C V"],
     bias: Float[Array, " V"] | None,
     targets: Int[Array, "B T"],
-    most_logits: int = MOST_LOGITS,
+    most_logits: int | None = None,
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """`next_token_loss_sum(hidden @ matrix + bias, targets)`, at most `most_logits` at a time.
+
+    None means MOST_LOGITS.
 
     Products are taken in the dtype of `hidden` and `matrix`, accumulated in float32; the loss is
     float32. Reverse-mode derivatives only.
@@ -47,6 +49,7 @@ def chunked_loss_sum(
     # A target there would be one outside the vocabulary, which makes the loss NaN.
     flat = jnp.where(flat >= vocab_size, vocab_size + extra, flat)
 
+    most_logits = MOST_LOGITS if most_logits is None else most_logits
     n_parts = -(-rows.shape[0] * (vocab_size + extra) // most_logits)
     part = -(-rows.shape[0] // n_parts)
     missing = n_parts * part - rows.shape[0]

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
+import jax_attn.chunked_loss
 from jax_attn.training import loss_and_gradients
 
 CONFIG = ja.GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=3, n_embd=15, dropout_rate=0.2)
@@ -204,3 +205,45 @@ def test_parameters_and_optimizer_state_stay_float32(dtype):
     assert losses.dtype == jnp.float32
     for leaf in jax.tree.leaves((state.params, state.opt_state)):
         assert leaf.dtype in (jnp.float32, jnp.int32)
+
+
+def test_computing_again_instead_of_keeping_changes_nothing_but_memory():
+    """With dropout on: the masks of the second computation are those of the first."""
+    config = dataclasses.replace(CONFIG, n_layer=1)
+    states = []
+    for remat in (False, True):
+        model = ja.GPT(config, rngs=nnx.Rngs(0), remat=remat)
+        state, _ = ja.train_chunk(ja.TrainState.create(model, OPTIMIZER), BATCHES, OPTIMIZER, 3)
+        states.append(ja.to_state_dict(state.model()))
+    for name, value in states[0].items():
+        np.testing.assert_allclose(value, states[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert _kept_floats(remat=True) < 0.7 * _kept_floats(remat=False)
+
+
+def _kept_floats(remat):
+    """How many numbers the forward pass keeps for the derivative, parameters apart."""
+    model = ja.GPT(dataclasses.replace(CONFIG, dropout_rate=0.0), rngs=nnx.Rngs(0), remat=remat)
+    graphdef, params = nnx.split(model)
+    inputs, targets = BATCHES.batch(jnp.int32(0))
+
+    def loss(params):
+        return nnx.merge(graphdef, params).loss_sum(inputs, targets)[0]
+
+    _, derivative = jax.vjp(loss, params)
+    return sum(x.size for x in jax.tree.leaves(derivative))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_loss_in_parts_is_the_loss(monkeypatch, tied):
+    """The same steps with no room for all the logits."""
+    config = dataclasses.replace(CONFIG, tie_embeddings=tied, head_bias=not tied)
+    inputs, targets = BATCHES.batch(jnp.int32(0))
+    found = []
+    for most_logits in (1 << 26, 300):
+        monkeypatch.setattr(jax_attn.chunked_loss, "MOST_LOGITS", most_logits)
+        loss, grads, _ = loss_and_gradients(fresh_state(config), inputs, targets)
+        found.append((loss, grads))
+    (loss, grads), (in_parts, grads_in_parts) = found
+    np.testing.assert_allclose(in_parts, loss, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(grads_in_parts), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

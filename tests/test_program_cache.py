@@ -1,0 +1,65 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jax_attn.program_cache import UNFINISHED_AFTER_S, keep_programs, remove_unfinished
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import jax
+from jax_attn import program_cache
+program_cache.LEAST_SECONDS = 0.0
+program_cache.keep_programs(Path(sys.argv[1]))
+print(jax.config.jax_compilation_cache_dir)
+jax.jit(lambda x: x * 3)(2.0)
+"""
+
+
+def start(folder, **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    return subprocess.run(
+        command, env=clean | environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_what_one_process_compiles_is_there_for_the_next(tmp_path):
+    folder = tmp_path / "new" / "programs"
+    assert start(folder) == str(folder)
+    programs = {p.name: p.read_bytes() for p in folder.glob("*-cache")}
+    assert programs
+    start(folder)
+    assert {p.name: p.read_bytes() for p in folder.glob("*-cache")} == programs
+
+
+def test_the_folder_that_the_user_has_named_to_jax_is_used(tmp_path):
+    named = tmp_path / "named"
+    assert start(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(named)) == str(named)
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert start(tmp_path / "file" / "programs") == "None"
+
+
+@pytest.mark.parametrize(("age", "gone"), [(2 * UNFINISHED_AFTER_S, True), (0.0, False)])
+def test_half_a_program_is_removed_when_nobody_can_be_writing_it(tmp_path, age, gone):
+    whole, half = tmp_path / "a-cache", tmp_path / "b-cache"
+    for path in (whole, half):
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age,) * 2)
+    (tmp_path / "a-atime").write_bytes(b"x")
+    remove_unfinished(tmp_path)
+    assert whole.exists()
+    assert half.exists() is not gone
+
+
+def test_keeping_twice_changes_nothing(tmp_path):
+    """This process has a folder already: the tests' own."""
+    keep_programs(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
