@@ -16,8 +16,7 @@ Outcome = Literal["passes", "differs", "raises", "not run"]
 NO_BUG = "no bug"  # the port as it is, which every rung must pass
 BY_NAME = {mutant.name: mutant for mutant in REGISTRY}
 
-# A bug anywhere in the model reaches these, and each takes seconds to say so: they are run for the
-# bugs that they are named for.
+# Seconds each, which a bug below them costs for nothing: they are run for their own bugs only.
 LONG_RUNGS = ("trajectory", "generation", "dropout")
 
 
@@ -88,12 +87,26 @@ def run_part(part: Part) -> MutantResult:
 def outcome(rung: str, reached: frozenset[str], mutant: Mutant) -> Outcome:
     if not can_reach(reached):
         return "passes"
-    if rung in LONG_RUNGS and rung != mutant.caught_by:
+    if not is_due(rung, mutant):
         return "not run"
     result = run_rung(rung, [0], stop_early=True)
     if result.crashed:
         return "raises"
     return "passes" if result.ok else "differs"
+
+
+def is_due(rung: str, mutant: Mutant) -> bool:
+    """The rungs up to the one that a bug is named for, since it is to be caught as low as it can be.
+
+    And the comparison with other people's code, which is named for none. A bug that nothing should
+    notice is run against all.
+    """
+    if rung in ("other_code", mutant.caught_by):
+        return True
+    if rung in LONG_RUNGS:
+        return False
+    rungs = list(RUNGS)
+    return bool(mutant.equivalent) or rungs.index(rung) < rungs.index(mutant.caught_by)
 
 
 def can_reach(reached: frozenset[str]) -> bool:

@@ -85,7 +85,7 @@ def print_ladder(console: Console, results: Sequence[RungResult]) -> None:
 def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
     """One row a bug: x where a rung or a public suite's rule catches it, ! where it raises.
 
-    A blank is a rung that was not run, for another one is named for the bug and catches it sooner.
+    A blank is a rung that was not run, for a lower one is named for the bug.
     """
     table = Table(title="Planted bugs: what catches them", title_justify="left", padding=(0, 0))
     table.add_column("bug", no_wrap=True)

@@ -97,8 +97,8 @@ def matrix_section(matrix: Sequence[MutantResult]) -> str:
     return (
         "<h2>Would it notice?</h2>"
         f"<p>{sum(bool(r.failed) for r in real)} of {len(real)} planted bugs are caught. x: a "
-        "check differs; !: the port raises; a blank: not run, since another rung is named for the "
-        "bug and catches it sooner. The last columns are the rules by which public suites "
+        "check differs; !: the port raises; a blank: not run, since a lower rung is named for the "
+        "bug. The last columns are the rules by which public suites "
         "compare ports, applied to the same bugs. Hover over a name for what was planted.</p>"
         f"<ul>{''.join(found)}</ul>"
         f"<div class='wide'><table class='matrix'><thead><tr><th></th>{header}</tr></thead>"
