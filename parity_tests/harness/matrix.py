@@ -96,7 +96,7 @@ def outcome(rung: str, reached: frozenset[str], mutant: Mutant) -> Outcome:
 
 
 def is_due(rung: str, mutant: Mutant) -> bool:
-    """The rungs up to the one that a bug is named for, since it is to be caught as low as it can be.
+    """The rungs up to the one that a bug is named for: it is to be caught as low as it can be.
 
     And the comparison with other people's code, which is named for none. A bug that nothing should
     notice is run against all.
