@@ -21,12 +21,12 @@ import numpy as np
 from benchmarks.interleave import Side
 
 STEPS = 10  # in one chunk; the second chunk is timed
-BATCHES = (8, 16, 32, 64)  # rows of 1,024 tokens; the fastest that fits counts
+BATCHES = (8, 16, 32, 64)  # rows of 1,024 tokens, up to the first that does not fit
 VOCAB_SIZE, LENGTH = 50257, 1024
 
 
 class JaxGPT2:
-    """Seconds of STEPS steps, peak bytes, and the loss after them."""
+    """Its result: peak bytes, FLOP a token, and the MFU of one token a second."""
 
     units = STEPS
 
@@ -60,7 +60,10 @@ class JaxGPT2:
 
 
 class TorchGPT2:
-    """Hugging Face's shape in the best torch: compiled, flash attention, fused AdamW, autocast."""
+    """GPT-2's size in the lecture's layout (ReLU, no biases on q, k, v), the output matrix tied.
+
+    Compiled, flash attention, fused AdamW, autocast. Its result: peak bytes.
+    """
 
     units = STEPS
 

@@ -29,7 +29,7 @@ def blocked_attention(
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
-    """First and last-but-one position of each block."""
+    """The first position of each block, and the one past its last."""
     return [(i, min(i + QUERY_BLOCK, length)) for i in range(0, length, QUERY_BLOCK)]
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Array, Float
 Implementation = Literal["explicit", "blocked", "cudnn", "tpu_flash"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 
-# Up to here all the weights are no more than one block's.
-SMALLEST_BLOCKED = 129
+LONGEST_EXPLICIT = 128  # so few positions have too small a masked half to be worth cutting out
 TPU_BLOCK = 128
 
 
@@ -51,8 +50,8 @@ def choose_implementation(
         reason = f"the TPU's kernel needs a multiple of {TPU_BLOCK} positions"
     else:
         reason = "the masked half is not computed"
-    if length < SMALLEST_BLOCKED:
-        return "explicit", f"{length} positions make one block"
+    if length <= LONGEST_EXPLICIT:
+        return "explicit", f"with {length} positions the masked half is small"
     return "blocked", reason
 
 
