@@ -210,7 +210,7 @@ def train_in(
 
     if not healthy:
         say(
-            f"stopped: the loss, a gradient or a parameter at step {step + 1:,} is not finite. "
+            f"stopped: the loss or a gradient at step {step + 1:,} is not finite. "
             f"The state before it is kept in {run.checkpoints_path / str(step)}; "
             "try a smaller --learning-rate or --optimizer.clip-norm 1"
         )

@@ -12,6 +12,11 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jax_attn.errors import InputError
 
+# AdamW moves a parameter by a few times that, at worst (no beta2) by it times gradient / epsilon,
+# and decay moves none away from zero: steps with finite gradients stay within float32, on which
+# `train_step` relies.
+LARGEST_LEARNING_RATE = 1e6
+
 Activation = Literal["relu", "gelu", "gelu_tanh"]
 
 
@@ -189,6 +194,16 @@ class TrainConfig:
             "accumulate_steps",
             "sample_tokens",
         )
+        if not self.learning_rate <= LARGEST_LEARNING_RATE:
+            raise InputError(
+                f"learning_rate is {self.learning_rate}; "
+                f"it must be at most {LARGEST_LEARNING_RATE:g}"
+            )
+        if not self.learning_rate * self.optimizer.weight_decay <= 1:
+            raise InputError(
+                f"learning_rate {self.learning_rate} times weight_decay "
+                f"{self.optimizer.weight_decay} is above 1: a step would decay past zero"
+            )
         if self.batch_size % self.accumulate_steps:
             raise InputError(
                 f"batch_size {self.batch_size} is not divisible by "

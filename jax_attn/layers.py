@@ -126,6 +126,66 @@ class Embedding(nnx.Embed):
         )
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(
+    x: Float[Array, "*batch C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
+    epsilon: float,
+) -> Float[Array, "*batch C"]:
+    """Each row of x less its mean, divided by its deviation; in at least float32.
+
+    Reverse-mode derivatives only. The derivative is written out for XLA's CPU compiler: the sums
+    over rows are products with a vector, four times as fast there as the sums of products that
+    differentiation gives.
+    """
+    return _normalize_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalize_forward(x, scale, bias, epsilon):
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = wide.mean(axis=-1, keepdims=True)
+    centered = wide - mean
+    variance = (centered * centered).mean(axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    return centered * inverse * scale + bias, (x, scale, bias, mean, inverse)
+
+
+def _normalize_backward(epsilon, saved, dy):
+    del epsilon
+    x, scale, bias, mean, inverse = saved
+    normal_x = (x - mean) * inverse
+    product = dy * normal_x
+
+    def mean_times_scale(rows):
+        total = jnp.matmul(rows, scale.astype(rows.dtype), precision=jax.lax.Precision.HIGHEST)
+        return total[..., None] / x.shape[-1]
+
+    # What does not change a row's normalized values, its shift and its stretch, is taken out.
+    dx = inverse * (dy * scale - mean_times_scale(dy) - normal_x * mean_times_scale(product))
+    rows = tuple(range(x.ndim - 1))
+    dscale, dbias = product.sum(axis=rows), dy.sum(axis=rows)
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """flax's, computed by `normalize`."""
+
+    def __call__(
+        self, x: Float[Array, "*batch C"], *, mask: jax.Array | None = None
+    ) -> Float[Array, "*batch C"]:
+        if mask is not None:
+            return super().__call__(x, mask=mask)
+        assert self.scale is not None
+        assert self.bias is not None
+        scale, bias = self.scale[...], self.bias[...]
+        dtype = self.dtype or jnp.result_type(x, scale, bias)
+        return jnp.asarray(normalize(x, scale, bias, self.epsilon), dtype)
+
+
 def layer_norm(
     n_embd: int,
     *,
@@ -133,9 +193,9 @@ def layer_norm(
     rngs: nnx.Rngs,
     dtype: DTypeLike | None,
     param_dtype: DTypeLike,
-) -> nnx.LayerNorm:
+) -> LayerNorm:
     """torch's nn.LayerNorm; the statistics are computed in at least float32."""
-    return nnx.LayerNorm(
+    return LayerNorm(
         n_embd,
         epsilon=epsilon,
         use_fast_variance=False,

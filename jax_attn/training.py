@@ -164,14 +164,16 @@ def train_step(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One optimizer step, dropout on: the new state, and the loss before it in nats per token.
 
-    When the loss, a gradient or a new parameter is not finite, nothing of the state changes but
+    When the loss or a gradient is not finite, nothing of the state changes but
     `healthy`, which becomes False; from then on every step leaves the state as it is.
     """
     loss, grads, rest = loss_and_gradients(state, inputs, targets, accumulate_steps)
+    # Both are known before the update, so that choosing between old and new takes no second pass
+    # over the state; the learning rates that `TrainConfig` admits lead from there to finite
+    # parameters.
+    healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    sizes = jnp.stack([loss, optax.tree.norm(grads), optax.tree.norm(params)])
-    healthy = state.healthy & jnp.isfinite(sizes).all()
     stepped = replace(state, step=state.step + 1, params=params, opt_state=opt_state, rest=rest)
     kept = jax.tree.map(partial(jnp.where, healthy), stepped, state)
     return replace(kept, healthy=healthy), loss

@@ -10,11 +10,11 @@ import pytest
 import jax_attn.attention
 import jax_attn.gpt
 from parity_tests.harness.ladder import RUNGS, run_rung
-from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, can_reach, problems
+from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems
 from parity_tests.harness.mutants import REGISTRY
 from parity_tests.harness.mutants.baselines import RULES
-from parity_tests.harness.mutants.planting import planted_targets
-from parity_tests.harness.reach import recorded
+from parity_tests.harness.planted import planted_bugs, planted_targets
+from parity_tests.harness.reach import can_reach, recorded
 
 REPRESENTATIVES = [
     "scale of all channels",
@@ -108,3 +108,4 @@ def test_a_rung_is_passed_over_only_if_it_runs_nothing_of_what_is_replaced():
     with BY_NAME["leaky ReLU"].planted():
         assert can_reach(frozenset())
     assert not planted_targets
+    assert not planted_bugs

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 TINY = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "40"]
 TINY_GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8",
             "--block-size", "16", "--batch-size", "4"]  # fmt: skip
+BLOWS_UP = [*TINY_GPT, "--learning-rate", "1e6", "--optimizer.weight-decay", "0",
+            "--optimizer.beta2", "0"]  # fmt: skip
 
 
 def metrics_of(run_dir):
@@ -123,9 +125,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(call, text, tmp_path, monke
 
 def test_a_loss_that_blows_up_stops_the_run_and_keeps_the_last_good_state(call, text, tmp_path):
     code, out, _ = call(
-        train.main, "bigram", *TINY, "--learning-rate", 1e38, "--data", text,
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+        train.main, "mini", *TINY, *BLOWS_UP, "--data", text, "--out", tmp_path / "run"
+    )
     assert code == 1
     assert "is not finite" in out
     assert "try a smaller --learning-rate" in out
@@ -173,6 +174,8 @@ class TestBadInput:
             (["--block-size", "0"], "block_size is 0"),
             (["--model.n-layer", "0"], "n_layer is 0"),
             (["--learning-rate", "nan"], "learning_rate is nan"),
+            (["--learning-rate", "1e38"], "learning_rate is 1e+38; it must be at most 1e+06"),
+            (["--learning-rate", "1e3"], "is above 1: a step would decay past zero"),
             (["--model.dropout-rate", "1.5"], "dropout_rate 1.5"),
             (["--batch-size", "12", "--accumulate-steps", "5"], "not divisible by"),
             (["--seed", "-1"], "seed -1"),

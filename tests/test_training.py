@@ -8,6 +8,7 @@ from flax import nnx
 
 import jax_attn as ja
 import jax_attn.chunked_loss
+from jax_attn.nan_search import find_nan
 from jax_attn.training import loss_and_gradients
 
 CONFIG = ja.GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=3, n_embd=15, dropout_rate=0.2)
@@ -144,6 +145,18 @@ def test_a_gradient_that_is_not_finite_keeps_the_last_good_state():
     after, _ = ja.train_step(state, jnp.array([[0]]), jnp.array([[1]]), optimizer)
     assert not bool(after.healthy)
     assert int(after.step) == 0
+
+
+def test_a_loss_that_overflows_without_nan_is_named():
+    model = ja.BigramLanguageModel(11, rngs=nnx.Rngs(0))
+    optimizer = ja.make_optimizer(ja.OptimizerConfig(), 1e-2, 5)
+    state = ja.TrainState.create(model, optimizer)
+    far_apart = jax.tree.map(lambda p: p.at[0, 0].set(3e38).at[0, 1].set(-3e38), state.params)
+    state = dataclasses.replace(state, params=far_apart)
+    given = ja.GivenBatches(jnp.array([[[0]]]), jnp.array([[[1]]]), jnp.int32(0))
+    after, _ = ja.train_step(state, *given.batch(jnp.int32(0)), optimizer)
+    assert not bool(after.healthy)
+    assert find_nan(state, given, optimizer) == "no operation gives NaN, but the loss overflows"
 
 
 def test_evaluation_covers_every_token_once(x64):

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from parity_tests.harness.budgets import SEMANTIC
 from parity_tests.harness.reach import recorded
-from parity_tests.harness.tiers import Checks, remember_references
+from parity_tests.harness.tiers import Checks, remember_results
 
 RUNGS: dict[str, str] = {
     "bridge": "every weight in its place, and back",
@@ -98,12 +98,12 @@ def run_rung(rung: str, seeds: Iterable[int], *, stop_early: bool = False) -> Ru
 def run_task(task: tuple[str, int, bool]) -> RungResult:
     """A rung, how many seeds, and whether bugs will be planted: an argument for another process.
 
-    If so, the functions that the rung runs are recorded, and its references kept.
+    If so, the functions that the rung runs are recorded, and what both sides make is kept.
     """
     rung, seeds, bugs_follow = task
     if not bugs_follow:
         return run_rung(rung, range(seeds))
-    remember_references()
+    remember_results()
     with recorded() as reached:
         result = run_rung(rung, range(seeds))
     return replace(result, reached=frozenset(reached))

@@ -9,15 +9,14 @@ from typing import Literal
 from parity_tests.harness.ladder import RUNGS, RungResult, run_rung
 from parity_tests.harness.mutants import REGISTRY, Mutant
 from parity_tests.harness.mutants.baselines import RULES, caught_by_rules
-from parity_tests.harness.mutants.planting import planted_targets
-from parity_tests.harness.reach import reaches
+from parity_tests.harness.reach import can_reach
 
 Outcome = Literal["passes", "differs", "raises", "not run"]
 NO_BUG = "no bug"  # the port as it is, which every rung must pass
 BY_NAME = {mutant.name: mutant for mutant in REGISTRY}
 
 # Seconds each, which a bug below them costs for nothing: they are run for their own bugs only.
-LONG_RUNGS = ("trajectory", "generation", "dropout")
+LONG_RUNGS = ("gradients", "trajectory", "generation", "dropout")
 
 
 @dataclass(frozen=True)
@@ -107,18 +106,6 @@ def is_due(rung: str, mutant: Mutant) -> bool:
         return False
     rungs = list(RUNGS)
     return bool(mutant.equivalent) or rungs.index(rung) < rungs.index(mutant.caught_by)
-
-
-def can_reach(reached: frozenset[str]) -> bool:
-    """Whether a rung that runs these functions runs any that the bug planted now replaces.
-
-    A class, a constant or a dictionary may be used without a trace, so any rung may reach it;
-    so too where nobody knows what is replaced.
-    """
-    return not planted_targets or any(
-        not is_function or reaches(reached, target)
-        for target, is_function in planted_targets.items()
-    )
 
 
 def problems(results: Sequence[MutantResult]) -> list[str]:

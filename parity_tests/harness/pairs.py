@@ -20,6 +20,7 @@ from torch import nn
 
 import jax_attn
 import torch_ref
+from parity_tests.harness.programs import templates
 from parity_tests.harness.tiers import Function
 
 B, T, H, K, V = 2, 7, 3, 5, 11
@@ -94,9 +95,9 @@ class Pair:
         def make() -> nnx.Module:
             return self.make_port(nnx.Rngs(0), dtype)
 
-        if (self, str(dtype)) not in _templates:
-            _templates[self, str(dtype)] = nnx.split(nnx.eval_shape(make), nnx.RngState, ...)
-        graphdef, streams, shapes = _templates[self, str(dtype)]
+        if (self, str(dtype)) not in templates:
+            templates[self, str(dtype)] = nnx.split(nnx.eval_shape(make), nnx.RngState, ...)
+        graphdef, streams, shapes = templates[self, str(dtype)]
         if real_streams:
             streams = jax.jit(lambda: nnx.split(make(), nnx.RngState, ...)[1])()
         else:
@@ -107,15 +108,6 @@ class Pair:
         if isinstance(module, jax_attn.GPT) and module.config.tie_embeddings:
             given["lm_head.weight"] = given["token_embedding_table.weight"]
         return jax_attn.load_state_dict(module, given)
-
-
-# Of each pair and precision: the port's structure and shapes, which take a while to trace.
-_templates: dict[tuple[Pair, str], Any] = {}
-
-
-def forget_templates() -> None:
-    """To be called whenever the port's code has changed: a constructor may make something else."""
-    _templates.clear()
 
 
 @cache

@@ -1,6 +1,5 @@
 """Faults of the loss, its means over a text, and of gradients where the forward pass is right."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,15 @@ import jax.numpy as jnp
 
 import jax_attn.layers
 from parity_tests.harness.mutants.model import odd_norm
-from parity_tests.harness.mutants.planting import Mutant, Plant, edited, item, patched
+from parity_tests.harness.mutants.planting import (
+    Mutant,
+    Plant,
+    derivative,
+    edited,
+    item,
+    noted,
+    patched,
+)
 
 SUM = "jax_attn.loss:next_token_loss_sum"
 MEAN = "jax_attn.loss:next_token_loss"
@@ -62,24 +69,10 @@ def backward_product(change: Callable[[Any, Any], tuple[Any, Any]]) -> Plant:
 
         layers.matmul.defvjp(layers._matmul_forward, backward)
         try:
-            yield
+            with noted("jax_attn.layers:_matmul_backward"):
+                yield
         finally:
             layers.matmul.defvjp(layers._matmul_forward, layers._matmul_backward)
-
-    return plant
-
-
-def derivative(function: str, old: str, new: str) -> Plant:
-    """`_backward` of a function with a derivative of its own, "module:name", edited."""
-
-    @contextmanager
-    def plant() -> Iterator[None]:
-        module_name, _, name = function.partition(":")
-        module = importlib.import_module(module_name)
-        with edited(f"{module_name}:_backward", old, new)():
-            getattr(module, name).defvjp(module._forward, module._backward)
-            yield
-        getattr(module, name).defvjp(module._forward, module._backward)
 
     return plant
 
@@ -185,6 +178,7 @@ MUTANTS = [
         "weights * dweights, as if the weights of a row did not sum to 1",
         derivative(
             "jax_attn.blocked:blocked_attention",
+            "_backward",
             "(dweights - mean[..., start:stop, :])",
             "dweights",
         ),
@@ -194,6 +188,7 @@ MUTANTS = [
         "the gradients of queries and keys are too large",
         derivative(
             "jax_attn.blocked:blocked_attention",
+            "_backward",
             "mean[..., start:stop, :]) * scale",
             "mean[..., start:stop, :])",
         ),
@@ -201,7 +196,36 @@ MUTANTS = [
     _gradient_mutant(
         "parts: loss derivative not scaled",
         "the gradient of a sum where that of a mean is due",
-        derivative("jax_attn.chunked_loss:_loss_of_parts", "(dmatrix * scaled)", "dmatrix"),
+        derivative(
+            "jax_attn.chunked_loss:_loss_of_parts", "_backward", "(dmatrix * scaled)", "dmatrix"
+        ),
+    ),
+    _gradient_mutant(
+        "norm: mean left in",
+        "the derivative keeps what a shift of the row would take",
+        derivative(
+            "jax_attn.layers:normalize", "_normalize_backward", " - mean_times_scale(dy)", ""
+        ),
+    ),
+    _gradient_mutant(
+        "norm: stretch left in",
+        "the derivative keeps what a stretch of the row would take",
+        derivative(
+            "jax_attn.layers:normalize",
+            "_normalize_backward",
+            " - normal_x * mean_times_scale(product)",
+            "",
+        ),
+    ),
+    _gradient_mutant(
+        "norm: means without the scale",
+        "both means taken before the scale",
+        derivative(
+            "jax_attn.layers:normalize",
+            "_normalize_backward",
+            "scale.astype(rows.dtype)",
+            "jnp.ones_like(scale, rows.dtype)",
+        ),
     ),
     _loss_mutant(
         "parts: added columns weigh",

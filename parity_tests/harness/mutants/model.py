@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from parity_tests.harness.mutants.planting import Mutant, Plant, edited, item, wrapped
+from parity_tests.harness.mutants.planting import Mutant, Plant, derivative, edited, item, wrapped
 
 BLOCK = "jax_attn.gpt:Block.__call__"
 GPT = "jax_attn.gpt:GPT"
@@ -86,7 +86,12 @@ MUTANTS = [
     _norm_mutant(
         "fast variance",
         "mean(x²) - mean(x)², flax's default",
-        edited(NORM, "use_fast_variance=False", "use_fast_variance=True"),
+        derivative(
+            "jax_attn.layers:normalize",
+            "_normalize_forward",
+            "(centered * centered).mean(axis=-1, keepdims=True)",
+            "(wide * wide).mean(axis=-1, keepdims=True) - mean * mean",
+        ),
     ),
     _norm_mutant("epsilon outside the root", "sqrt(var) + eps", odd_norm(_outside)),
     _norm_mutant("unbiased variance", "divided by C - 1", odd_norm(_unbiased)),

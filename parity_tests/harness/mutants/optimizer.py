@@ -1,6 +1,7 @@
 """Faults of AdamW, its state, its schedule, and of clipping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from parity_tests.harness.mutants.planting import Mutant, Plant, edited, patched
+from parity_tests.harness.mutants.planting import Mutant, Plant, edited, noted, patched
 
 MAKE = "jax_attn.optim:make_optimizer"
 SCHEDULE = "jax_attn.optim:learning_rate_schedule"
@@ -25,7 +26,12 @@ def adamw(make: Callable[..., Any]) -> Plant:
     def made(rate: Any, b1: Any, b2: Any, eps: Any, weight_decay: Any, mask: Any, **_: Any) -> Any:
         return make(rate, b1, b2, eps, weight_decay, mask)
 
-    return lambda: mock.patch.object(optax, "adamw", made)
+    @contextmanager
+    def plant() -> Iterator[None]:
+        with noted(MAKE), mock.patch.object(optax, "adamw", made):
+            yield
+
+    return plant
 
 
 def _penalty(rate: Any, b1: Any, b2: Any, eps: Any, decay: Any, mask: Any) -> Any:

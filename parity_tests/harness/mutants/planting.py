@@ -4,7 +4,6 @@ import __future__
 
 import importlib
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from unittest import mock
 
-from parity_tests.harness.pairs import forget_templates
+from parity_tests.harness.planted import planted_bugs, planted_targets
+from parity_tests.harness.programs import forget_programs, port_bindings
 
 Class = Literal[
     "attention",
@@ -28,7 +28,6 @@ Class = Literal[
     "run",
 ]
 Plant = Callable[[], AbstractContextManager[Any]]
-planted_targets: dict[str, bool] = {}  # what is replaced at the moment; whether a function
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,13 @@ class Mutant:
     @contextmanager
     def planted(self) -> Iterator[None]:
         with self.plant():
+            planted_bugs.append(self.name)
             forget_programs()
             try:
                 yield
             finally:
+                planted_bugs.remove(self.name)
                 forget_programs()
-
-
-def forget_programs() -> None:
-    """Drops what was traced or compiled from the port's functions as they were."""
-    forget_templates()
-    for _, value in _bindings():
-        if hasattr(value, "clear_cache") and not inspect.isclass(value):
-            value.clear_cache()
 
 
 def patched(target: str, replacement: Any) -> Plant:
@@ -78,12 +71,40 @@ def edited(target: str, old: str, new: str) -> Plant:
     return lambda: _replaced(target, _recompiled(target, old, new))
 
 
+def derivative(function: str, part: str, old: str, new: str) -> Plant:
+    """`edited` for a function "module:name" with a derivative of its own.
+
+    `part` is the name of the one of its two functions that changes, "…_forward" or "…_backward".
+    """
+    module_name, _, name = function.partition(":")
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        module = importlib.import_module(module_name)
+        stem = part.rpartition("_")[0]
+
+        def bind() -> None:
+            forward, backward = (
+                getattr(module, f"{stem}_{way}") for way in ("forward", "backward")
+            )
+            getattr(module, name).defvjp(forward, backward)
+
+        try:
+            with edited(f"{module_name}:{part}", old, new)():
+                bind()
+                yield
+        finally:
+            bind()
+
+    return plant
+
+
 def item(target: str, key: Any, value: Any) -> Plant:
     """One entry of a dictionary of the port."""
 
     @contextmanager
     def planted() -> Iterator[None]:
-        with _noted(target), mock.patch.dict(_find(target)[1], {key: value}):
+        with noted(target), mock.patch.dict(_find(target)[1], {key: value}):
             yield
 
     return planted
@@ -97,7 +118,8 @@ def is_function(target: str) -> bool:
 
 
 @contextmanager
-def _noted(target: str) -> Iterator[None]:
+def noted(target: str) -> Iterator[None]:
+    """Says that `target` is replaced meanwhile, or something that nothing but it uses."""
     planted_targets[target] = is_function(target)
     try:
         yield
@@ -107,7 +129,7 @@ def _noted(target: str) -> Iterator[None]:
 
 @contextmanager
 def _replaced(target: str, replacement: Any) -> Iterator[None]:
-    with _noted(target), _bound(target, replacement):
+    with noted(target), _bound(target, replacement):
         yield
 
 
@@ -119,7 +141,7 @@ def _bound(target: str, replacement: Any) -> Iterator[None]:
         with mock.patch.object(owner, name, replacement):
             yield
         return
-    places = [(module, name) for (module, name), value in _bindings() if value is original]
+    places = [(module, name) for (module, name), value in port_bindings() if value is original]
     assert places, target
     for module, bound in places:
         setattr(module, bound, replacement)
@@ -128,12 +150,6 @@ def _bound(target: str, replacement: Any) -> Iterator[None]:
     finally:
         for module, bound in places:
             setattr(module, bound, original)
-
-
-def _bindings() -> list[tuple[tuple[Any, str], Any]]:
-    """Every global name of every module of the port."""
-    modules = [m for name, m in sys.modules.items() if name.split(".")[0] == "jax_attn" and m]
-    return [((module, name), value) for module in modules for name, value in vars(module).items()]
 
 
 def _find(target: str) -> tuple[Any, Any]:
