@@ -4,7 +4,7 @@ The port trains as users do, many steps in one compiled program, stopped once in
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from parity_tests.harness import pairs
 from parity_tests.harness.budgets import TRAJECTORY
 from parity_tests.harness.gradients import by_reference_name, heads_joined
 from parity_tests.harness.pairs import B, Pair, T
-from parity_tests.harness.tiers import Checks, assert_all, both_tiers, numeric
+from parity_tests.harness.tiers import Checks, assert_all, numeric, semantic
 from parity_tests.test_optimizer import learning_rate_at, spared
 
 STEPS = 200
@@ -61,6 +61,11 @@ TRAININGS = {
     ),
 }
 
+# A ReLU unit whose input is within rounding of 0 opens in one float32 run and not in the other, and
+# 200 steps make that large: of the seeds 0 to 19 it happens in 14, where at step 10 an input of
+# 3.5e-6 is off by 1.4e-6 in torch too. So the float32 runs have GELU; float64 has the lecture's.
+SMOOTH = replace(TRAININGS["lecture GPT"], pair=pairs.gpt("lecture", activation="gelu"))
+
 
 def checks(seed: int) -> Checks:
     rng = np.random.default_rng(seed)
@@ -74,7 +79,13 @@ def checks(seed: int) -> Checks:
             lambda m, a, t=training: reference_run(m, a, t),
             lambda m, a, t=training: port_run(m, a, t),
         )
-        yield from both_tiers(name, *functions, arrays, budget=TRAJECTORY)
+        yield semantic(name, *functions, arrays)
+        if name == "lecture GPT":
+            name, training = "lecture GPT with GELU", SMOOTH
+            functions = training.pair.functions(
+                lambda m, a: reference_run(m, a, SMOOTH), lambda m, a: port_run(m, a, SMOOTH)
+            )
+        yield numeric(name, *functions, arrays, budget=TRAJECTORY)
         if name == "bigram":
             resumed = training.pair.functions(
                 lambda m, a, t=training: reference_run(m, a, t),
