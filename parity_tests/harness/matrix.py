@@ -98,7 +98,7 @@ def is_due(rung: str, mutant: Mutant) -> bool:
     """The rungs up to the one that a bug is named for: it is to be caught as low as it can be.
 
     And the comparison with other people's code, which is named for none. A bug that nothing should
-    notice is run against all.
+    notice is run against all but the long ones.
     """
     if rung in ("other_code", mutant.caught_by):
         return True
