@@ -17,7 +17,7 @@ from jax_attn.averaging import (
 )
 from jax_attn.bigram import BigramLanguageModel
 from jax_attn.checkpoint import load_model
-from jax_attn.config import PRESETS, GPTConfig, OptimizerConfig, TrainConfig
+from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
 from jax_attn.data import CharTokenizer, Corpus, load_corpus
 from jax_attn.errors import InputError
 from jax_attn.generate import generate
@@ -25,6 +25,7 @@ from jax_attn.gpt import GPT, Block, FeedForward
 from jax_attn.interop import load_state_dict, to_state_dict
 from jax_attn.loss import next_token_loss
 from jax_attn.optim import learning_rate_schedule, make_optimizer
+from jax_attn.presets import PRESETS
 from jax_attn.single_head import SingleHeadLanguageModel
 from jax_attn.torch_random import Generator
 from jax_attn.training import (

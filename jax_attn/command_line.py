@@ -11,8 +11,9 @@ from typing import Annotated
 
 import tyro
 
-from jax_attn.config import PRESETS, TrainConfig
+from jax_attn.config import TrainConfig
 from jax_attn.errors import InputError
+from jax_attn.presets import PRESETS
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
 `python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped."""

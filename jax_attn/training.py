@@ -164,8 +164,9 @@ def train_step(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One optimizer step, dropout on: the new state, and the loss before it in nats per token.
 
-    When the loss or a gradient is not finite, nothing of the state changes but
-    `healthy`, which becomes False; from then on every step leaves the state as it is.
+    When the loss or a gradient is not finite, nothing of the state changes but `healthy`, which
+    becomes False; from then on every step leaves the state as it is. Whether the new parameters are
+    finite is not looked at: keep an optimizer of your own to what `TrainConfig` admits.
     """
     loss, grads, rest = loss_and_gradients(state, inputs, targets, accumulate_steps)
     # Both are known before the update, so that choosing between old and new takes no second pass

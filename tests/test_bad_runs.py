@@ -17,9 +17,6 @@ from jax_attn.run import Run
 
 ROOT = Path(__file__).parent.parent
 RUN = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "9"]
-BLOWS_UP = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--block-size",
-            "16", "--batch-size", "4", "--learning-rate", "1e6", "--optimizer.weight-decay", "0",
-            "--optimizer.beta2", "0"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -238,8 +235,8 @@ def test_a_folder_without_permission(call, run, monkeypatch):
     assert "cannot be written to (Permission denied); see to its room and permissions" in err
 
 
-def test_not_a_number_keeps_and_names_the_last_good_checkpoint(call, text, tmp_path):
-    arguments = ["mini", *RUN, *BLOWS_UP, "--data", text]
+def test_not_a_number_keeps_and_names_the_last_good_checkpoint(call, text, tmp_path, blows_up):
+    arguments = [*blows_up, *RUN, "--data", text]
     code, out, _ = call(train.main, *arguments, "--out", tmp_path / "run")
     assert code == 1
     kept = tmp_path / "run" / "checkpoints" / "4"
