@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 B, T, V = 32, 8, 65
-STEPS = 200  # in one run
+STEPS = 1000  # in one run
 LEARNING_RATE = 1e-2
 
 

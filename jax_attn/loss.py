@@ -13,18 +13,42 @@ def next_token_loss_sum(
     """Sum of -log p(target) over the targets that are not -1, and how many those are.
 
     Computed in at least float32. A target outside [-1, V) makes the sum NaN; torch raises there.
+    Reverse-mode derivatives only.
     """
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return _loss_sum(wide, targets), (targets != IGNORE).sum(dtype=jnp.int32)
+
+
+@jax.custom_vjp
+def _loss_sum(wide: Float[Array, "*batch V"], targets: Int[Array, "*batch"]) -> Float[Array, ""]:
+    """The derivative is written out for XLA's CPU compiler: one pass over the logits, where
+    differentiation scatters into a second array for the targets."""
+    return _loss_sum_forward(wide, targets)[0]
+
+
+def _loss_sum_forward(wide, targets):
     # With the largest logit at 0 first, as torch does it, a sure prediction's small loss is not the
     # difference of two large numbers.
-    wide = wide - jax.lax.stop_gradient(wide.max(axis=-1, keepdims=True))
+    top = wide.max(axis=-1)
+    exponentials = jnp.exp(wide - top[..., None])
+    total = exponentials.sum(axis=-1)
     counted = targets != IGNORE
     label = jnp.where(counted, targets, 0)[..., None]
     # A negative index would wrap around to the vocabulary's end; one past it gives NaN.
-    label = jnp.where(label < 0, logits.shape[-1], label)
+    label = jnp.where(label < 0, wide.shape[-1], label)
     chosen = jnp.take_along_axis(wide, label, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
-    losses = jnp.log(jnp.exp(wide).sum(axis=-1)) - chosen
-    return jnp.where(counted, losses, 0).sum(), counted.sum(dtype=jnp.int32)
+    losses = jnp.log(total) - (chosen - top)
+    return jnp.where(counted, losses, 0).sum(), (exponentials, total, targets)
+
+
+def _loss_sum_backward(saved, dloss):
+    exponentials, total, targets = saved
+    of_target = targets[..., None] == jnp.arange(exponentials.shape[-1])
+    dwide = dloss * (exponentials / total[..., None] - of_target)
+    return jnp.where((targets != IGNORE)[..., None], dwide, 0), None
+
+
+_loss_sum.defvjp(_loss_sum_forward, _loss_sum_backward)
 
 
 def next_token_loss(

@@ -39,7 +39,7 @@ def find_nan(
         for path, value in jax.tree_util.tree_leaves_with_path(tree):
             if not jnp.isfinite(value).all():
                 return f"no operation gives NaN, but {kind} {_dotted(path)}".rstrip() + " overflows"
-    return "no operation gives NaN, but the norm of the gradients overflows"
+    return "no operation gives NaN, but the square of the gradients' sum overflows"
 
 
 def _dotted(path: Any) -> str:

@@ -34,6 +34,10 @@ def _gradient_mutant(name: str, description: str, plant: Plant) -> Mutant:
     return Mutant(name, "gradient", description, "gradients", plant)
 
 
+def in_loss(old: str, new: str, part: str = "_loss_sum_forward") -> Plant:
+    return derivative("jax_attn.loss:_loss_sum", part, old, new)
+
+
 def mean_of_row_means(logits: Any, targets: Any) -> Any:
     losses = -jnp.take_along_axis(
         jax.nn.log_softmax(logits), jnp.maximum(targets, 0)[..., None], axis=-1
@@ -86,18 +90,18 @@ MUTANTS = [
     _loss_mutant(
         "-1 is the last class",
         "an ignored target counts as class V - 1",
-        edited(SUM, "targets != IGNORE", "targets >= IGNORE"),
+        in_loss("targets != IGNORE", "targets >= IGNORE"),
     ),
     _loss_mutant(
         "ignored targets in the denominator",
         "mean over all, not over those that count",
-        edited(SUM, "counted.sum(dtype=jnp.int32)", "jnp.int32(targets.size)"),
+        edited(SUM, "(targets != IGNORE).sum(dtype=jnp.int32)", "jnp.int32(targets.size)"),
     ),
     _loss_mutant(
         "mean of row means", "rows of few targets weigh more", patched(MEAN, mean_of_row_means)
     ),
     _loss_mutant("sum for mean", "not divided", edited(MEAN, "total / count", "total")),
-    _loss_mutant("bits", "log2 for log", edited(SUM, "jnp.log(", "jnp.log2(")),
+    _loss_mutant("bits", "log2 for log", in_loss("jnp.log(", "jnp.log2(")),
     _loss_mutant(
         "loss in bfloat16",
         "logits rounded on the way in",
@@ -106,27 +110,22 @@ MUTANTS = [
     _loss_mutant(
         "no maximum",
         "exp(logits) overflows",
-        edited(SUM, "wide.max(axis=-1, keepdims=True)", "jnp.zeros(())"),
+        in_loss("wide.max(axis=-1)", "jnp.zeros(wide.shape[:-1])"),
     ),
     _loss_mutant(
         "difference of large numbers",
         "log(sum(exp)) with the maximum back on: a sure prediction's loss is lost in rounding",
-        edited(
-            SUM,
-            "losses = jnp.log(jnp.exp(wide).sum(axis=-1)) - chosen",
-            "top = logits.max(-1).astype(wide.dtype)\n"
-            "    losses = (jnp.log(jnp.exp(wide).sum(axis=-1)) + top) - (chosen + top)",
-        ),
+        in_loss("jnp.log(total) - (chosen - top)", "(jnp.log(total) + top) - chosen"),
     ),
     _loss_mutant(
         "label smoothing",
         "a tenth of the weight on all classes",
-        edited(SUM, "- chosen", "- (0.9 * chosen + 0.1 * wide.mean(-1))"),
+        in_loss("(chosen - top)", "(0.9 * chosen + 0.1 * wide.mean(-1) - top)"),
     ),
     _loss_mutant(
         "targets clamped",
         "one outside the vocabulary counts as its last token",
-        edited(SUM, 'mode="fill", fill_value=jnp.nan', 'mode="clip"'),
+        in_loss('mode="fill", fill_value=jnp.nan', 'mode="clip"'),
     ),
     _loss_mutant(
         "mean of the parts' means",
@@ -199,6 +198,16 @@ MUTANTS = [
         derivative(
             "jax_attn.chunked_loss:_loss_of_parts", "_backward", "(dmatrix * scaled)", "dmatrix"
         ),
+    ),
+    _gradient_mutant(
+        "loss: derivative not normalized",
+        "exp(logits) for their softmax",
+        in_loss("exponentials / total[..., None]", "exponentials", "_loss_sum_backward"),
+    ),
+    _gradient_mutant(
+        "loss: ignored targets pull",
+        "the derivative leaves out nothing",
+        in_loss("targets != IGNORE", "targets == targets", "_loss_sum_backward"),
     ),
     _gradient_mutant(
         "norm: mean left in",

@@ -51,7 +51,7 @@ MUTANTS = [
     _mutant(
         "batches counted from the chunk",
         "the second chunk begins with the first batch",
-        edited(CHUNK, "batches.batch(state.step)", "batches.batch(i)"),
+        edited(CHUNK, "first_step + jnp.arange(", "jnp.arange("),
     ),
     _mutant(
         "loss after the step",
