@@ -26,6 +26,7 @@ class JaxAttention:
         import jax.numpy as jnp
 
         import jax_attn as ja
+        from jax_attn.compiler import compiled
 
         def jax_own(query: Any, key: Any, value: Any) -> Any:
             # It takes [B T H K]; its callers hold arrays so, and no transposition is charged.
@@ -42,7 +43,10 @@ class JaxAttention:
             inputs = [x.swapaxes(1, 2) for x in inputs]
         *self._inputs, self._cotangent = map(jnp.asarray, inputs)
 
-        @jax.jit
+        # Ours as `train_chunk` compiles it, JAX's own as whoever calls it does.
+        jit = jax.jit if implementation == "jax.nn" else compiled(training=True)
+
+        @jit
         def both(query: Any, key: Any, value: Any, cotangent: Any) -> Any:
             output, backward = jax.vjp(attention, query, key, value)
             return output, *backward(cotangent)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jax_attn.layers import product, transposed
+
 # Smaller blocks skip more of the masked half but make smaller matrix products.
 QUERY_BLOCK = 64
 
@@ -36,12 +38,7 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 def _scores(query, key, start: int, stop: int, scale: float):
     """Of the queries from `start` to `stop` with all keys before `stop`; at least float32."""
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum(
-        "...tk,...sk->...ts",
-        query[..., start:stop, :],
-        key[..., :stop, :],
-        preferred_element_type=wide,
-    )
+    scores = product(query[..., start:stop, :], transposed(key[..., :stop, :]), wide)
     allowed = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)
     return jnp.where(allowed, scores * scale, -jnp.inf)
 
@@ -53,7 +50,9 @@ def _forward(query, key, value, scale):
         largest = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - largest)
         total = weights.sum(axis=-1, keepdims=True)
-        outputs.append((weights / total).astype(value.dtype) @ value[..., :stop, :])
+        outputs.append(
+            product((weights / total).astype(value.dtype), value[..., :stop, :], value.dtype)
+        )
         log_sums.append(largest + jnp.log(total))
     output = jnp.concatenate(outputs, axis=-2)
     return output, (query, key, value, output, log_sums)
@@ -72,15 +71,14 @@ def _backward(scale, saved, doutput):
     for (start, stop), log_sum in zip(blocks, log_sums, strict=True):
         dout = doutput[..., start:stop, :]
         weights = jnp.exp(_scores(query, key, start, stop, scale) - log_sum)
-        dweights = jnp.einsum(
-            "...tk,...sk->...ts", dout, value[..., :stop, :], preferred_element_type=wide
-        )
+        dweights = product(dout, transposed(value[..., :stop, :]), wide)
         dscores = weights * (dweights - mean[..., start:stop, :]) * scale
         dscores = dscores.astype(query.dtype)
         weights = weights.astype(value.dtype)
-        dquery.append(dscores @ key[..., :stop, :])
-        to_key = _of_keys(dscores, query[..., start:stop, :], wide)
-        to_value = _of_keys(weights, dout, wide)
+        dquery.append(product(dscores, key[..., :stop, :], query.dtype))
+        # What the queries of this block give to each key.
+        to_key = product(transposed(dscores), query[..., start:stop, :], wide)
+        to_value = product(transposed(weights), dout, wide)
         for i, (first, last) in enumerate(blocks):
             if first < stop:
                 dkey[i].append(to_key[..., first:last, :])
@@ -90,11 +88,6 @@ def _backward(scale, saved, doutput):
         jnp.concatenate([sum(parts) for parts in dkey], axis=-2).astype(key.dtype),
         jnp.concatenate([sum(parts) for parts in dvalue], axis=-2).astype(value.dtype),
     )
-
-
-def _of_keys(weights, of_queries, wide):
-    """What the queries of a block give to each key."""
-    return jnp.einsum("...ts,...tk->...sk", weights, of_queries, preferred_element_type=wide)
 
 
 blocked_attention.defvjp(_forward, _backward)

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.core import Tracer
 
-# On CPUs, XLA hands matrix products to YNNPACK, which is two to four times slower for them than
-# Eigen in float32; for reductions YNNPACK is the faster one. This leaves it the reductions only.
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
+ONEDNN = "xla_cpu_experimental_onednn_fusion_type"
+
+# Left to itself, XLA hands matrix products on a CPU to YNNPACK, which is two to four times slower
+# for float32 ones than Eigen; for reductions YNNPACK is the faster one. This leaves it those only.
+CPU_OPTIONS = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE"}
+
+# For training, whose program runs for minutes: float32 products to oneDNN, which takes half of
+# Eigen's time for attention's many small ones, and those of bfloat16 to YNNPACK, the only one here
+# that uses the processor's instructions for them. Each product by itself: given one with its
+# surroundings that it cannot compile, oneDNN ends the process. JAX cannot keep programs with oneDNN
+# in them from run to run, so they are compiled anew, some four seconds.
+CPU_TRAINING_OPTIONS = {
+    YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    ONEDNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    "xla_cpu_use_onednn": "True",
+}
+warnings.filterwarnings(
+    "ignore",
+    r"Error writing persistent compilation cache entry .* thunk kind: onednn-fusion",
+    UserWarning,
+)
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options(*, training: bool = False) -> dict[str, str]:
     """Options for the default backend; none where this jaxlib does not know them."""
     if jax.default_backend() != "cpu":
         return {}
+    options = CPU_TRAINING_OPTIONS if training else CPU_OPTIONS
     try:
-        jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return CPU_OPTIONS
+    return options
 
 
 class Compiled:
@@ -32,14 +53,18 @@ class Compiled:
     At import the backend is not known, and asking for it would start it.
     """
 
-    def __init__(self, function: Callable[..., Any], **jit_arguments: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, training: bool = False, **jit_arguments: Any
+    ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
+        self._training = training
         self._jit_arguments = jit_arguments
 
     @functools.cached_property
     def _jitted(self) -> Any:
-        return jax.jit(self._function, compiler_options=compiler_options(), **self._jit_arguments)
+        options = compiler_options(training=self._training)
+        return jax.jit(self._function, compiler_options=options, **self._jit_arguments)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))

@@ -16,6 +16,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
@@ -29,13 +30,49 @@ normal = jax.nn.initializers.normal
 def matmul(
     x: Float[Array, "*batch I"], kernel: Float[Array, "I O"], out_dtype: DTypeLike
 ) -> Float[Array, "*batch O"]:
-    """x @ kernel, accumulated and returned in `out_dtype`. Reverse-mode derivatives only.
+    """x @ kernel, accumulated in at least float32, in `out_dtype`. Reverse-mode derivatives only.
 
     The derivative is written out for XLA's CPU compiler: left to itself it puts the kernel's
     gradient as a product with `dy` transposed, and recomputes inside that transposition the sum of
     all residual branches above, which makes the time of a deep model grow with depth squared.
     """
-    return jnp.matmul(x, kernel, preferred_element_type=out_dtype)
+    return product(x, kernel, out_dtype)
+
+
+def product(a: Array, b: Array, out_dtype: DTypeLike) -> Array:
+    """a @ b in `out_dtype`, accumulated in at least float32.
+
+    A CPU's instructions for bfloat16 give float32, so it is rounded there at the end: asked for a
+    bfloat16 result outright, XLA multiplies widened operands, which takes three times as long.
+    """
+
+    def outright(a, b):
+        return jnp.matmul(a, b, preferred_element_type=out_dtype)
+
+    def rounded_at_the_end(a, b):
+        return jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(out_dtype)
+
+    if jnp.dtype(out_dtype) != jnp.bfloat16:
+        return outright(a, b)
+    return jax.lax.platform_dependent(a, b, cpu=rounded_at_the_end, default=outright)
+
+
+def transposed(x: Array) -> Array:
+    """x with its last two axes swapped, to be one side of a product.
+
+    In bfloat16 on a CPU it is laid out so, too: its instructions for bfloat16 are not used where a
+    side is read across.
+    """
+
+    def swapped(x):
+        return x.swapaxes(-1, -2)
+
+    def laid_out(x):
+        return with_layout_constraint(swapped(x), Layout(tuple(range(x.ndim))))
+
+    if x.dtype != jnp.bfloat16:
+        return swapped(x)
+    return jax.lax.platform_dependent(x, cpu=laid_out, default=swapped)
 
 
 def _matmul_forward(x, kernel, out_dtype):
@@ -45,8 +82,8 @@ def _matmul_forward(x, kernel, out_dtype):
 def _matmul_backward(out_dtype, saved, dy):
     x, kernel = saved
     dy = dy.astype(x.dtype)
-    dkernel = x.reshape(-1, x.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
-    return dy @ kernel.T, dkernel
+    dkernel = product(transposed(x.reshape(-1, x.shape[-1])), dy.reshape(-1, dy.shape[-1]), x.dtype)
+    return product(dy, transposed(kernel), x.dtype), dkernel
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -73,8 +110,8 @@ def _matmul_rows_forward(x, table, out_dtype):
 def _matmul_rows_backward(out_dtype, saved, dy):
     x, table = saved
     dy = dy.astype(x.dtype)
-    dtable = dy.reshape(-1, dy.shape[-1]).T @ x.reshape(-1, x.shape[-1])
-    return dy @ table, dtable
+    dtable = product(transposed(dy.reshape(-1, dy.shape[-1])), x.reshape(-1, x.shape[-1]), x.dtype)
+    return product(dy, table, x.dtype), dtable
 
 
 matmul_rows.defvjp(_matmul_rows_forward, _matmul_rows_backward)

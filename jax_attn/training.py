@@ -182,6 +182,7 @@ def train_step(
 
 
 @compiled(
+    training=True,
     static_argnames=("optimizer", "n_steps", "accumulate_steps"),
     donate_argnames="state",
 )

@@ -157,10 +157,14 @@ MUTANTS = [
         edited("jax_attn.training:estimate_loss", "np.int32(i)", "np.int32(0)"),
     ),
     _loss_mutant(
-        "gradient through the maximum",
-        "no stop_gradient around what is subtracted",
-        edited(SUM, "jax.lax.stop_gradient(", "("),
-        equivalent="what is subtracted from all logits has no influence, so no gradient either",
+        "derivative multiplied out",
+        "both terms of the loss's derivative times the factor from outside, not their difference",
+        in_loss(
+            "dloss * (exponentials / total[..., None] - of_target)",
+            "dloss * exponentials / total[..., None] - dloss * of_target",
+            "_loss_sum_backward",
+        ),
+        equivalent="another order of the same products, within rounding",
     ),
     _gradient_mutant(
         "half a gradient at 0",
