@@ -23,7 +23,7 @@ def corpus() -> np.ndarray:
 
 
 class JaxBigram:
-    """Batches are drawn on the device, inside the compiled loop."""
+    """Batches are drawn on the device, inside the compiled program."""
 
     units = STEPS
 
@@ -45,7 +45,7 @@ class JaxBigram:
     def result(self) -> np.ndarray:
         """The loss that the loop arrives at; the batches of the two frameworks are not the same."""
         losses = []
-        for _ in range(15):
+        for _ in range(3000 // STEPS):
             self._state, chunk = self._chunk(self._state)
             losses.append(np.asarray(chunk))
         return np.asarray(np.concatenate(losses)[-1000:].mean())

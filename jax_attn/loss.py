@@ -21,8 +21,10 @@ def next_token_loss_sum(
 
 @jax.custom_vjp
 def _loss_sum(wide: Float[Array, "*batch V"], targets: Int[Array, "*batch"]) -> Float[Array, ""]:
-    """The derivative is written out for XLA's CPU compiler: one pass over the logits, where
-    differentiation scatters into a second array for the targets."""
+    """Its derivative is written out for XLA's CPU compiler: one pass over the logits.
+
+    Differentiation would scatter the targets' share into a second array as large.
+    """
     return _loss_sum_forward(wide, targets)[0]
 
 

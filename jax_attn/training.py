@@ -171,7 +171,8 @@ def train_step(
     loss, grads, rest = loss_and_gradients(state, inputs, targets, accumulate_steps)
     # Both are known before the update, so that choosing between old and new takes no second pass
     # over the state; the learning rates that `TrainConfig` admits lead from there to finite
-    # parameters. Squared, because AdamW squares a gradient.
+    # parameters. Squared, because a gradient that AdamW cannot square is as bad; and a sum, because
+    # XLA's CPU compiler would write down all the squares of a norm first.
     gradient_sum = optax.tree.sum(grads)
     healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(gradient_sum * gradient_sum)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
