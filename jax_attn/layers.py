@@ -192,16 +192,16 @@ def _normalize_backward(epsilon, saved, dy):
     del epsilon
     x, scale, bias, mean, inverse = saved
     normal_x = (x - mean) * inverse
-    product = dy * normal_x
+    weighted = dy * normal_x
 
     def mean_times_scale(rows):
         total = jnp.matmul(rows, scale.astype(rows.dtype), precision=jax.lax.Precision.HIGHEST)
         return total[..., None] / x.shape[-1]
 
     # What does not change a row's normalized values, its shift and its stretch, is taken out.
-    dx = inverse * (dy * scale - mean_times_scale(dy) - normal_x * mean_times_scale(product))
+    dx = inverse * (dy * scale - mean_times_scale(dy) - normal_x * mean_times_scale(weighted))
     rows = tuple(range(x.ndim - 1))
-    dscale, dbias = product.sum(axis=rows), dy.sum(axis=rows)
+    dscale, dbias = weighted.sum(axis=rows), dy.sum(axis=rows)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 

@@ -226,7 +226,7 @@ MUTANTS = [
         derivative(
             "jax_attn.layers:normalize",
             "_normalize_backward",
-            " - normal_x * mean_times_scale(product)",
+            " - normal_x * mean_times_scale(weighted)",
             "",
         ),
     ),
