@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.awake import cores_kept_awake
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
 from benchmarks.rows import Row
@@ -28,10 +30,17 @@ class Arguments:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run
     json: Path | None = None  # file for all figures
+    keep_awake: bool = False  # keep the cores from falling asleep, for both sides (Linux)
 
 
 def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks")
+    with cores_kept_awake() if arguments.keep_awake else contextlib.nullcontext():
+        return run(arguments)
+
+
+def run(arguments: Arguments) -> int:
+    """Runs the benchmarks and prints their table; the program's exit code."""
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         print(
@@ -44,6 +53,7 @@ def main() -> int:
     if not console.is_terminal:
         console = Console(width=150)
     machine = describe_machine(measure_roofline())
+    machine["kept awake"] = arguments.keep_awake
     console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
     rows: list[Row] = []
     failures: list[str] = []
