@@ -5,6 +5,10 @@ Arguments, data, model, loop, checkpoint, sample: in that order.
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # until all is imported: modules live on, and searching them takes half a second
+
 import contextlib
 import dataclasses
 import math
@@ -38,12 +42,16 @@ from jax_attn.flops import utilisation
 from jax_attn.gpt import GPT
 from jax_attn.models import count_parameters
 from jax_attn.nan_search import find_nan
+from jax_attn.painter import Painter
 from jax_attn.program_cache import keep_programs
 from jax_attn.progress import TrainingProgress
 from jax_attn.report import attention_choice, describe, evaluate_split, finish
 from jax_attn.run import Run
 from jax_attn.stopping import StopOnSignal
 from jax_attn.torch_script import TorchScript
+
+gc.freeze()
+gc.enable()
 
 CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
 MAX_CHUNK_STEPS = 200
@@ -71,8 +79,8 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         with run.locked():
             if isinstance(arguments, ResumedRun) and arguments.steps is not None:
                 run = run.with_steps(arguments.steps)
-            with contextlib.closing(Checkpoints(run, say)) as checkpoints:
-                return train_in(run, corpus, checkpoints, arguments, console, stop, say)
+            with Painter() as painter, contextlib.closing(Checkpoints(run, say)) as checkpoints:
+                return train_in(run, corpus, checkpoints, painter, arguments, console, stop, say)
 
 
 def open_run(arguments: NewRun | ResumedRun, say: Callable[[str], None]) -> tuple[Run, Corpus]:
@@ -96,6 +104,7 @@ def train_in(
     run: Run,
     corpus: Corpus,
     checkpoints: Checkpoints,
+    painter: Painter,
     arguments: NewRun | ResumedRun,
     console: Console,
     stop: StopOnSignal,
@@ -233,6 +242,7 @@ def train_in(
             validation_tokens,
             random_batches,
             script,
+            painter,
             say,
             validation_loss,
         )

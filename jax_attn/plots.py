@@ -1,8 +1,11 @@
-"""The pictures of a run: the loss curve and the attention weights."""
+"""The pictures of a run: the loss curve and the attention weights. Run as a script, it is the
+process behind `Painter`."""
 
 from __future__ import annotations
 
 import json
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +81,27 @@ def plot_attention(weights: Float[np.ndarray, "L H T T"], characters: str, path:
     figure.supylabel("looking", fontsize=9)
     figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
     figure.savefig(path, dpi=130)
+
+
+PICTURES = {"loss": plot_loss, "attention": plot_attention}
+
+
+def serve() -> None:
+    """Draws what is asked for on standard input, and answers with None or what went wrong."""
+    _figure(1, 1)  # imports matplotlib, before anything is asked
+    while True:
+        try:
+            picture, arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            PICTURES[picture](*arguments)
+            error = None
+        except Exception as raised:
+            error = raised
+        pickle.dump(error, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 MOST_BYTES = 1 << 30  # beyond which the programs not used for longest are dropped
-LEAST_SECONDS = 0.2  # of compilation for a program to be worth keeping
+LEAST_SECONDS = 0.0
 UNFINISHED_AFTER_S = 60.0
 
 

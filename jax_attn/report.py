@@ -15,7 +15,7 @@ from jax_attn.flash import choose_implementation
 from jax_attn.generate import generate
 from jax_attn.gpt import GPT
 from jax_attn.models import LanguageModel, count_parameters
-from jax_attn.plots import plot_attention, plot_loss
+from jax_attn.painter import Painter
 from jax_attn.run import Run
 from jax_attn.torch_script import TorchScript
 from jax_attn.training import RandomBatches, TrainState, estimate_loss, evaluate
@@ -57,11 +57,25 @@ def finish(
     validation_tokens: jax.Array,
     batches: RandomBatches,
     script: TorchScript | None,
+    painter: Painter,
     say: Callable[[str], None],
     validation_loss: float | None,
 ) -> None:
     """Final losses, a sample, the pictures, and where they are."""
     config, model = run.config, state.model()
+    painter.draw("loss", run.metrics_path, run.path / "loss.png")
+    pictures = "loss.png"
+    if not isinstance(model, BigramLanguageModel):
+        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
+        weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
+        painter.draw(
+            "attention",
+            np.asarray(weights, np.float32),
+            corpus.tokenizer.decode(shown),
+            run.path / "attention.png",
+        )
+        pictures += ", attention.png"
+
     if 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS:
         training_loss = evaluate_split(state, train_tokens, config)
         over = f"all {len(train_tokens) - 1:,} characters of the training split"
@@ -89,16 +103,6 @@ def finish(
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
 
-    plot_loss(run.metrics_path, run.path / "loss.png")
-    pictures = "loss.png"
-    if not isinstance(model, BigramLanguageModel):
-        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
-        weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
-        plot_attention(
-            np.asarray(weights, np.float32),
-            corpus.tokenizer.decode(shown),
-            run.path / "attention.png",
-        )
-        pictures += ", attention.png"
+    painter.wait()
     say(f"in {run.path}: config.json, metrics.jsonl, checkpoints/, sample.txt, {pictures}")
     say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")

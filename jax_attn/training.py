@@ -19,6 +19,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Integer
 
+from jax_attn.bigram import BigramLanguageModel
 from jax_attn.compiler import compiled
 from jax_attn.gpt import GPT
 from jax_attn.loss import IGNORE, next_token_loss_sum
@@ -107,7 +108,7 @@ class GivenBatches:
 
 def loss_fn(model: Model, inputs: Integer[Array, "B T"], targets: Integer[Array, "B T"]):
     """Sum of the losses in nats and the number of targets that count."""
-    if isinstance(model, GPT):
+    if isinstance(model, GPT | BigramLanguageModel):
         return model.loss_sum(inputs, targets)
     return next_token_loss_sum(model(inputs), targets)
 

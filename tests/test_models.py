@@ -6,6 +6,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 import jax_attn as ja
+from jax_attn.loss import next_token_loss_sum
 from jax_attn.models import build_model, count_parameters
 
 TINY = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 3, "n_embd": 15}
@@ -68,6 +69,23 @@ def test_an_id_outside_the_vocabulary_gives_nan_not_another_row():
         for bad in (-1, 11, 1000):
             assert np.isfinite(model(jnp.array([[0, 1, 10]]))).all()
             assert np.isnan(model(jnp.array([[0, 1, bad]]))[0, 2]).all()
+
+
+def test_the_bigram_losses_looked_up_are_those_of_its_logits():
+    model = ja.BigramLanguageModel(11, rngs=nnx.Rngs(0))
+    for shape in ((1, 11), (2, 7), (4, 50)):  # the first is too short to be looked up
+        idx, targets = (jax.random.randint(jax.random.key(seed), shape, 0, 11) for seed in (1, 2))
+        targets = targets.at[0, :3].set(-1)
+        total, count = model.loss_sum(idx, targets)
+        expected, expected_count = next_token_loss_sum(model(idx), targets)
+        assert count == expected_count == targets.size - 3
+        np.testing.assert_allclose(total, expected, rtol=1e-6)
+        for bad in (-1, 11):
+            assert np.isnan(model.loss_sum(idx.at[0, 5].set(bad), targets)[0])
+        for bad in (-2, 11):
+            assert np.isnan(model.loss_sum(idx, targets.at[0, 5].set(bad))[0])
+        ignored = model.loss_sum(idx.at[0, 1].set(99), targets)[0]
+        np.testing.assert_allclose(ignored, total, rtol=1e-6)
 
 
 def test_too_many_tokens_for_the_block_are_refused():

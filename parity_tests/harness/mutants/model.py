@@ -12,6 +12,7 @@ from parity_tests.harness.mutants.planting import Mutant, Plant, derivative, edi
 BLOCK = "jax_attn.gpt:Block.__call__"
 GPT = "jax_attn.gpt:GPT"
 OUTPUT = "jax_attn.gpt:LanguageModelHead.__call__"
+BIGRAM_LOSS = "jax_attn.bigram:BigramLanguageModel.loss_sum"
 NORM = "jax_attn.layers:layer_norm"
 EMBEDDING = "jax_attn.layers:Embedding.__call__"
 ACTIVATIONS = "jax_attn.gpt:ACTIVATIONS"
@@ -219,6 +220,18 @@ MUTANTS = [
             "self.token_embedding_table.embedding[...].T[idx]",
         ),
         "bigram",
+    ),
+    _model_mutant(
+        "bigram losses down the columns",
+        "each pair's loss from what precedes, normalised over axis 0",
+        edited(BIGRAM_LOSS, "log_softmax(wide)", "log_softmax(wide, axis=0)"),
+        "bigram",
+    ),
+    _model_mutant(
+        "bigram loss of ignored targets",
+        "-1 counts as token 0",
+        edited(BIGRAM_LOSS, "jnp.where(counted, looked_up, 0)", "looked_up"),
+        "loss",
     ),
     _model_mutant(
         "single head without positions",
