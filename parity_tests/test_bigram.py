@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jax_attn
+import jax_attn.training
 from parity_tests.harness import pairs
 from parity_tests.harness.budgets import LOSS
 from parity_tests.harness.pairs import BLOCK, B, T
