@@ -25,6 +25,9 @@ uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"
 zeros = jax.nn.initializers.zeros
 normal = jax.nn.initializers.normal
 
+ROW_PARTS = 8
+LARGE_KERNEL = 1 << 18  # numbers from which on taking a single row in parts pays
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul(
@@ -36,7 +39,29 @@ def matmul(
     gradient as a product with `dy` transposed, and recomputes inside that transposition the sum of
     all residual branches above, which makes the time of a deep model grow with depth squared.
     """
+    if x.size == x.shape[-1] and kernel.size >= LARGE_KERNEL and x.shape[-1] % ROW_PARTS == 0:
+        return jax.lax.platform_dependent(
+            x,
+            kernel,
+            cpu=partial(row_product, out_dtype=out_dtype),
+            default=partial(product, out_dtype=out_dtype),
+        )
     return product(x, kernel, out_dtype)
+
+
+def row_product(x: Array, kernel: Array, out_dtype: DTypeLike) -> Array:
+    """`product` for a single row x: a sum of products of its ROW_PARTS parts.
+
+    That takes as long as the kernel takes to be read. Eigen shares the parts among the cores, and
+    reads a [3072 768] kernel a quarter faster than it does as a whole.
+    """
+    wide = jnp.promote_types(out_dtype, jnp.float32)
+    parts = jnp.matmul(
+        x.reshape(ROW_PARTS, 1, -1),
+        kernel.reshape(ROW_PARTS, -1, kernel.shape[-1]),
+        preferred_element_type=wide,
+    )
+    return parts.sum(axis=0).reshape(*x.shape[:-1], -1).astype(out_dtype)
 
 
 def product(a: Array, b: Array, out_dtype: DTypeLike) -> Array:

@@ -212,6 +212,12 @@ MUTANTS = [
         ),
     ),
     _model_mutant(
+        "a part of a row's product left out",
+        "an eighth of the channels, for one row and a large kernel",
+        edited("jax_attn.layers:row_product", "parts.sum(axis=0)", "parts[1:].sum(axis=0)"),
+        "primitives",
+    ),
+    _model_mutant(
         "bigram table transposed",
         "what precedes, not what follows; the table is square",
         edited(
