@@ -19,7 +19,7 @@ def cores_kept_awake() -> Iterator[None]:
     """One spinning process of idle priority on each core that this process may use (Linux only)."""
     context = multiprocessing.get_context("spawn")
     spinners = [
-        context.Process(target=_spin, args=(core,), daemon=True)
+        context.Process(target=_spin, args=(core, os.getpid()), daemon=True)
         for core in sorted(os.sched_getaffinity(0))
     ]
     for spinner in spinners:
@@ -31,8 +31,8 @@ def cores_kept_awake() -> Iterator[None]:
             spinner.kill()
 
 
-def _spin(core: int) -> None:
+def _spin(core: int, parent: int) -> None:
     os.sched_setaffinity(0, {core})
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    while True:
+    while os.getppid() == parent:  # a parent that was killed could not end this
         pass

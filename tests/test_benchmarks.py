@@ -1,12 +1,15 @@
 """What a benchmark refuses to time, and what its ratios mean."""
 
+import json
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.interleave import DifferentResult, Timing, compare
+from benchmarks.markdown import markdown
 from benchmarks.rows import OURS, Row, best, row
 
 
@@ -61,3 +64,10 @@ def test_a_row_holds_the_median_of_the_ratios_and_not_the_ratio_of_the_medians()
 def test_verdicts(ratio, verdict):
     assert Row("", "", 1, 1, "s", ratio, ratio, ratio, 1.0, 2.0).verdict == verdict
     assert Row("", "", 1, 1, "s", ratio, ratio, ratio).verdict == ""
+
+
+def test_the_readme_shows_the_results_that_are_kept():
+    folder = Path(__file__).parent.parent / "benchmarks"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (kept,) = folder.glob("results/*-cores.json")
+    assert markdown(json.loads(kept.read_text(encoding="utf-8"))) in text
