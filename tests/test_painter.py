@@ -35,7 +35,6 @@ def test_a_process_that_is_gone_is_said_to_be(metrics, tmp_path):
         painter._process.wait()
         with pytest.raises(RuntimeError, match="ended before its time"):
             painter.draw("loss", metrics, tmp_path / "loss.png")
-            painter.wait()
 
 
 def test_the_process_does_not_outlive_its_painter():
