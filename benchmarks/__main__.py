@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks.awake import cores_kept_awake
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
-from benchmarks.rows import Row
+from benchmarks.rows import COLUMNS, Row
 from benchmarks.suite import BENCHMARKS
 
 
@@ -35,6 +35,9 @@ class Arguments:
 
 def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks")
+    if arguments.keep_awake and not hasattr(os, "SCHED_IDLE"):
+        print("benchmarks: error: --keep-awake needs Linux; leave it out", file=sys.stderr)
+        return 2
     with cores_kept_awake() if arguments.keep_awake else contextlib.nullcontext():
         return run(arguments)
 
@@ -92,24 +95,12 @@ def line(row: Row) -> str:
 
 def table_of(rows: list[Row]) -> Table:
     table = Table(title="How many times faster (or smaller) than the other side")
-    table.add_column("what")
-    table.add_column("other side")
-    for name in ("ours", "other", "ratio", "quartiles", "must", "goal"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("what", "other side") else "right")
     colours = {"missed": "[red]missed[/]", "must": "[green]must[/]", "goal": "[bold green]goal[/]"}
     for row in rows:
-        table.add_row(
-            row.name,
-            row.other,
-            f"{row.ours_value:.3g} {row.unit}",
-            f"{row.other_value:.3g} {row.unit}",
-            f"{row.ratio:.2f}",
-            f"{row.low:.2f}–{row.high:.2f}",
-            "" if row.must is None else f"{row.must:g}",
-            "" if row.goal is None else f"{row.goal:g}",
-            colours.get(row.verdict, ""),
-        )
+        *figures, verdict = row.cells()
+        table.add_row(*figures, colours.get(verdict, ""))
     return table
 
 

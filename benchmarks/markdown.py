@@ -7,29 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import COLUMNS, Row
+
 
 def markdown(record: dict[str, Any]) -> str:
     """The machine, and a row for every ratio, of what `python -m benchmarks --json` wrote."""
     machine = ", ".join(f"{name} {value}" for name, value in record["machine"].items())
-    lines = [
-        f"{machine}.",
-        "",
-        "| what | other side | ours | other | ratio (quartiles) | must | goal | |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
-    ]
-    for row in record["rows"]:
-        cells = (
-            row["name"],
-            row["other"],
-            f"{row['ours_value']:.3g} {row['unit']}",
-            f"{row['other_value']:.3g} {row['unit']}",
-            f"**{row['ratio']:.2f}** ({row['low']:.2f}–{row['high']:.2f})",
-            "" if row["must"] is None else f"{row['must']:g}",
-            "" if row["goal"] is None else f"{row['goal']:g}",
-            row["verdict"],
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 3), "---")]
+    for figures in record["rows"]:
+        given = {name: value for name, value in figures.items() if name != "verdict"}
+        lines.append(Row(**given).cells())  # whose verdict follows from them
+    return f"{machine}.\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.interleave import Timing, Work, compare
 
 OURS = "jax_attn"
+COLUMNS = ("what", "other side", "ours", "other", "ratio", "quartiles", "must", "goal", "")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,20 @@ class Row:
         if self.ratio < self.must:
             return "missed"
         return "goal" if self.goal is not None and self.ratio >= self.goal else "must"
+
+    def cells(self) -> tuple[str, ...]:
+        """What a table shows of it, under COLUMNS."""
+        return (
+            self.name,
+            self.other,
+            f"{self.ours_value:.3g} {self.unit}",
+            f"{self.other_value:.3g} {self.unit}",
+            f"{self.ratio:.2f}",
+            f"{self.low:.2f}–{self.high:.2f}",
+            "" if self.must is None else f"{self.must:g}",
+            "" if self.goal is None else f"{self.goal:g}",
+            self.verdict,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"verdict": self.verdict}

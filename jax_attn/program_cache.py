@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 
 MOST_BYTES = 1 << 30  # beyond which the programs not used for longest are dropped
-LEAST_SECONDS = 0.0
 UNFINISHED_AFTER_S = 60.0
 
 
@@ -31,7 +30,8 @@ def keep_programs(folder: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # A bounded cache is also one that JAX locks: two runs may start together.
     jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+    # However small: a start runs some twenty that take as long as a large one.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def remove_unfinished(folder: Path) -> None:
