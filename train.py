@@ -34,6 +34,7 @@ from jax_attn import (
     load_corpus,
     train_chunk,
 )
+from jax_attn.ahead import compile_ahead
 from jax_attn.checkpoint import Checkpoints
 from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.config import GPTShape
@@ -154,6 +155,9 @@ def train_in(
     )
     chunk_steps = steps_per_chunk(config, n_parameters, first_step)
     compiled_chunk = None
+    wait_for_programs = None
+    if script is None:  # whose dropout masks change the state's shapes, and which samples itself
+        wait_for_programs = compile_ahead(state, train_tokens, validation_tokens, config)
     learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
     step, healthy = first_step, True
     validation_loss = recorded.get("val_loss") if recorded.get("step") == step else None
@@ -203,6 +207,8 @@ def train_in(
                 utilisation(model, record["tokens_per_second"], config.dtype),
             )
             if step % config.eval_every == 0 or step == config.steps:
+                if wait_for_programs is not None:
+                    wait_for_programs()
                 validation_loss = evaluate_split(state, validation_tokens, config)
                 record["val_loss"] = validation_loss
                 progress.say(
@@ -233,6 +239,8 @@ def train_in(
     if stop.signal is not None:
         say(f"stopped at step {step:,}; go on with: python train.py --resume {run.path}")
         return 128 + stop.signal
+    if wait_for_programs is not None:
+        wait_for_programs()
     with run.writing():
         finish(
             run,

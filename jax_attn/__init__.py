@@ -1,5 +1,10 @@
 """The "let's build GPT" lecture in JAX: the same function as the PyTorch original, and fast."""
 
+from jax_attn.collector import collector_paused
+
+with collector_paused():
+    import flax.nnx  # noqa: F401  which brings jax and optax, nine tenths of the time
+
 from jax_attn.attention import (
     Head,
     MultiHeadAttention,

@@ -12,13 +12,19 @@ from jax_attn.bigram import BigramLanguageModel
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
 from jax_attn.flash import choose_implementation
-from jax_attn.generate import generate
+from jax_attn.generate import compile_generation, generate
 from jax_attn.gpt import GPT
 from jax_attn.models import LanguageModel, count_parameters
 from jax_attn.painter import Painter
 from jax_attn.run import Run
 from jax_attn.torch_script import TorchScript
-from jax_attn.training import RandomBatches, TrainState, estimate_loss, evaluate
+from jax_attn.training import (
+    RandomBatches,
+    TrainState,
+    compile_evaluation,
+    estimate_loss,
+    evaluate,
+)
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
@@ -45,8 +51,32 @@ def attention_choice(model: GPT, dtype: str) -> str:
 
 
 def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:
+    return evaluate(state.model(), tokens, **evaluation_sizes(config))
+
+
+def compile_split_evaluation(model: LanguageModel, tokens: jax.Array, config: TrainConfig) -> None:
+    compile_evaluation(model, tokens, **evaluation_sizes(config))
+
+
+def evaluation_sizes(config: TrainConfig) -> dict[str, int]:
     batch_size = max(1, EVALUATION_TOKENS // config.block_size)
-    return evaluate(state.model(), tokens, block_size=config.block_size, batch_size=batch_size)
+    return {"block_size": config.block_size, "batch_size": batch_size}
+
+
+def whole_training_split_is_cheap(model: LanguageModel, train_tokens: jax.Array) -> bool:
+    """To evaluate on; otherwise its loss is estimated."""
+    return 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS
+
+
+def sampling(config: TrainConfig) -> tuple[jax.Array, int, jax.Array]:
+    """Of a run's sample: the prompt, the number of new tokens, and the key."""
+    begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
+    return begin, config.sample_tokens, jax.random.fold_in(jax.random.key(config.seed), 2)
+
+
+def compile_sampling(model: LanguageModel, config: TrainConfig) -> None:
+    begin, length, key = sampling(config)
+    compile_generation(model, begin, length, key=key)
 
 
 def finish(
@@ -76,7 +106,7 @@ def finish(
         )
         pictures += ", attention.png"
 
-    if 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS:
+    if whole_training_split_is_cheap(model, train_tokens):
         training_loss = evaluate_split(state, train_tokens, config)
         over = f"all {len(train_tokens) - 1:,} characters of the training split"
     else:
@@ -95,9 +125,8 @@ def finish(
     if script is not None:
         tokens = script.sample(model, config.sample_tokens)
     else:
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
-        tokens = generate(model, begin, config.sample_tokens, key=key)[0]
+        begin, length, key = sampling(config)
+        tokens = generate(model, begin, length, key=key)[0]
     # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
     sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")

@@ -242,18 +242,21 @@ def evaluate(
     if n_targets < 1:
         raise ValueError(f"{tokens.shape[0]} tokens hold nothing to predict; give at least 2")
     graphdef, state = nnx.split(model)
-    span = batch_size * block_size
+    windows = np.arange(batch_size, dtype=np.int32) * block_size
     sums = [
-        _loss_of_windows(
-            graphdef,
-            state,
-            tokens,
-            first + np.arange(batch_size, dtype=np.int32) * block_size,
-            block_size,
-        )
-        for first in range(1, n_targets + 1, span)
+        _loss_of_windows(graphdef, state, tokens, first + windows, block_size)
+        for first in range(1, n_targets + 1, batch_size * block_size)
     ]
     return float(np.sum(np.array(jax.device_get(sums), np.float64)) / n_targets)
+
+
+def compile_evaluation(
+    model: nnx.Module, tokens: jax.Array | jax.ShapeDtypeStruct, *, block_size: int, batch_size: int
+) -> None:
+    """Makes the program of `evaluate`, for it to find; of a model that may hold shapes only."""
+    graphdef, state = nnx.split(model)
+    first_targets = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    _loss_of_windows.lower(graphdef, state, tokens, first_targets, block_size).compile()
 
 
 def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:

@@ -54,6 +54,32 @@ def stream(
     return _chunks(extend_to, text, cache, tokens.shape[1], chunk)
 
 
+def compile_generation(
+    model: nnx.Module,
+    tokens: jax.Array | jax.ShapeDtypeStruct,
+    max_new_tokens: int,
+    *,
+    key: PRNGKeyArray,
+) -> None:
+    """Makes the programs of `generate`, for it to find; of a model that may hold shapes only."""
+    leaves, structure = jax.tree.flatten(model)
+    begin = prefill.lower(structure, leaves, tokens, max_new_tokens=max_new_tokens)
+    begin.compile()
+    place = np.int32(0)
+    extend.lower(
+        structure,
+        leaves,
+        *begin.out_info,
+        key,
+        np.float32(1),
+        place,
+        place,
+        prompt_length=tokens.shape[1],
+        greedy=False,
+        top_k=None,
+    ).compile()
+
+
 Extend = Callable[[jax.Array, Cache, int, int], tuple[jax.Array, Cache]]
 
 
