@@ -32,9 +32,8 @@ from jax_attn import (
     TrainState,
     learning_rate_schedule,
     load_corpus,
-    train_chunk,
 )
-from jax_attn.ahead import compile_ahead
+from jax_attn.ahead import CompiledAhead, compile_training
 from jax_attn.checkpoint import Checkpoints
 from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.config import GPTShape
@@ -118,21 +117,16 @@ def train_in(
             say("no checkpoint yet: the run begins at step 0")
         with run.writing():
             run.write(run.path)  # steps may be others now
-    model, optimizer, state = run.fresh()
-    script = None
-    if config.rng == "torch":
-        script = TorchScript(config, corpus)
-        state = TrainState.create(script.initialise(model), optimizer)
+    shapes, optimizer = run.shapes(), run.optimizer()
+    model = shapes.model()
+    state = checkpoints.restore(shapes) if isinstance(arguments, ResumedRun) else None
+    first_step = 0 if state is None else int(state.step)
     recorded: dict[str, Any] = {}
     if isinstance(arguments, ResumedRun):
-        state = checkpoints.restore(state) or state
-        recorded = run.cut_metrics(int(state.step))
-        if recorded.get("step", 0) != int(state.step):
-            say(f"metrics.jsonl has lost the figures before step {int(state.step):,}, or some")
-        if script is not None:
-            script.skip(state)
+        recorded = run.cut_metrics(first_step)
+        if recorded.get("step", 0) != first_step:
+            say(f"metrics.jsonl has lost the figures before step {first_step:,}, or some")
     n_parameters = count_parameters(model)
-    first_step = int(state.step)
     device = jax.devices()[0]
     say(f"model    {describe(model)}, {n_parameters:,} parameters")
     say(f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {config.dtype}")
@@ -146,18 +140,22 @@ def train_in(
     if first_step >= config.steps:
         say(f"step {first_step:,} of {config.steps:,}: nothing left to train")
 
-    train_tokens, validation_tokens = jnp.asarray(corpus.train), jnp.asarray(corpus.validation)
     batches = random_batches = RandomBatches(
-        train_tokens,
+        jnp.asarray(corpus.train),
         jax.random.fold_in(jax.random.key(config.seed), 1),
         config.batch_size,
         config.block_size,
     )
     chunk_steps = steps_per_chunk(config, n_parameters, first_step)
-    compiled_chunk = None
-    wait_for_programs = None
-    if script is None:  # whose dropout masks change the state's shapes, and which samples itself
-        wait_for_programs = compile_ahead(state, train_tokens, validation_tokens, config)
+    script, ahead, compiled_chunk = None, None, None
+    if config.rng == "torch":
+        script = TorchScript(config, corpus)
+        initial = script.initialise(run.fresh_model())
+        state = state or TrainState.create(initial, optimizer)
+        script.skip(state)
+    elif first_step < config.steps:
+        ahead = CompiledAhead(shapes, batches, optimizer, chunk_steps, config)
+    state = state or run.fresh()
     learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
     step, healthy = first_step, True
     validation_loss = recorded.get("val_loss") if recorded.get("step") == step else None
@@ -176,11 +174,12 @@ def train_in(
                     )
                 state, batches = script.next_steps(state, step, chunk_steps)
             if compiled_chunk is None:
-                started = time.perf_counter()
-                compiled_chunk = train_chunk.lower(
-                    state, batches, optimizer, chunk_steps, config.accumulate_steps
-                ).compile()
-                seconds = time.perf_counter() - started
+                if ahead is not None:
+                    compiled_chunk, seconds = ahead.training.result()
+                else:
+                    compiled_chunk, seconds = compile_training(
+                        state, batches, optimizer, chunk_steps, config.accumulate_steps
+                    )
                 progress.say(f"compiled {chunk_steps} steps as one program in {seconds:.1f} s")
             chunk_begun = time.perf_counter()
             state, losses = compiled_chunk(state, batches)
@@ -207,9 +206,9 @@ def train_in(
                 utilisation(model, record["tokens_per_second"], config.dtype),
             )
             if step % config.eval_every == 0 or step == config.steps:
-                if wait_for_programs is not None:
-                    wait_for_programs()
-                validation_loss = evaluate_split(state, validation_tokens, config)
+                if ahead is not None:
+                    ahead.wait()
+                validation_loss = evaluate_split(state.model(), corpus.validation, config)
                 record["val_loss"] = validation_loss
                 progress.say(
                     f"step {step:,}: training loss {record['train_loss']:.4f}, "
@@ -239,15 +238,13 @@ def train_in(
     if stop.signal is not None:
         say(f"stopped at step {step:,}; go on with: python train.py --resume {run.path}")
         return 128 + stop.signal
-    if wait_for_programs is not None:
-        wait_for_programs()
+    if ahead is not None:
+        ahead.wait()
     with run.writing():
         finish(
             run,
             state,
             corpus,
-            train_tokens,
-            validation_tokens,
             random_batches,
             script,
             painter,

@@ -48,7 +48,7 @@ def measure() -> Stall:
     config = replace(config, data=corpus.name, batch_size=BATCH_SIZE)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", config, corpus)
-        _, optimizer, state = run.fresh()
+        optimizer, state = run.optimizer(), run.fresh()
         batches = ja.RandomBatches(
             jnp.asarray(corpus.train), jax.random.key(0), config.batch_size, config.block_size
         )

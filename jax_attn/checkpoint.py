@@ -24,7 +24,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jax_attn import checksums
 from jax_attn.errors import InputError
@@ -103,11 +102,15 @@ class Checkpoints:
         return self._newest
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The state in `newest`, in the structure of `like`; None and InputError as there."""
+        """The state in `newest`, with the structure and shapes of `like`; None, errors as there."""
         folder = self.newest()
         if folder is None:
             return None
-        template = jax.tree.map(_abstract, _named_arrays(like))
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        template = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
+            for name, x in jax.eval_shape(_named_arrays, like).items()
+        }
         try:
             arrays = self._orbax.restore(folder.absolute() / "arrays", template)
             return _from_named_arrays(like, arrays)
@@ -212,8 +215,7 @@ def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         if checkpoints.newest() is None:
             raise InputError(f"{run.path} holds no complete checkpoint yet")
-        _, _, fresh = run.fresh()
-        state = checkpoints.restore(fresh)
+        state = checkpoints.restore(run.shapes())
     assert state is not None
     return state.model()
 
@@ -228,9 +230,7 @@ def _from_named_arrays(like: TrainState, arrays: Mapping[str, Any]) -> TrainStat
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     values = [
-        jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(leaf))
-        if _is_key(leaf)
-        else arrays[name]
+        jax.random.wrap_key_data(arrays[name]) if _is_key(leaf) else arrays[name]
         for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, values)
@@ -242,7 +242,3 @@ def _is_key(x: Any) -> bool:
 
 def _plain(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=x.sharding)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Integer
 
 from jax_attn.bigram import BigramLanguageModel
 from jax_attn.config import TrainConfig
@@ -50,22 +51,19 @@ def attention_choice(model: GPT, dtype: str) -> str:
     return f"{implementation}: {reason}"
 
 
-def evaluate_split(state: TrainState, tokens: jax.Array, config: TrainConfig) -> float:
-    return evaluate(state.model(), tokens, **evaluation_sizes(config))
+def evaluate_split(
+    model: LanguageModel, tokens: Integer[np.ndarray, " N"], config: TrainConfig
+) -> float:
+    return evaluate(model, tokens, **evaluation_sizes(config))
 
 
-def compile_split_evaluation(model: LanguageModel, tokens: jax.Array, config: TrainConfig) -> None:
-    compile_evaluation(model, tokens, **evaluation_sizes(config))
+def compile_split_evaluation(model: LanguageModel, config: TrainConfig) -> None:
+    compile_evaluation(model, **evaluation_sizes(config))
 
 
 def evaluation_sizes(config: TrainConfig) -> dict[str, int]:
     batch_size = max(1, EVALUATION_TOKENS // config.block_size)
     return {"block_size": config.block_size, "batch_size": batch_size}
-
-
-def whole_training_split_is_cheap(model: LanguageModel, train_tokens: jax.Array) -> bool:
-    """To evaluate on; otherwise its loss is estimated."""
-    return 2 * count_parameters(model) * len(train_tokens) < CHEAP_EVALUATION_FLOPS
 
 
 def sampling(config: TrainConfig) -> tuple[jax.Array, int, jax.Array]:
@@ -83,8 +81,6 @@ def finish(
     run: Run,
     state: TrainState,
     corpus: Corpus,
-    train_tokens: jax.Array,
-    validation_tokens: jax.Array,
     batches: RandomBatches,
     script: TorchScript | None,
     painter: Painter,
@@ -106,20 +102,20 @@ def finish(
         )
         pictures += ", attention.png"
 
-    if whole_training_split_is_cheap(model, train_tokens):
-        training_loss = evaluate_split(state, train_tokens, config)
-        over = f"all {len(train_tokens) - 1:,} characters of the training split"
+    if 2 * count_parameters(model) * len(corpus.train) < CHEAP_EVALUATION_FLOPS:
+        training_loss = evaluate_split(model, corpus.train, config)
+        over = f"all {len(corpus.train) - 1:,} characters of the training split"
     else:
-        n_batches = max(1, len(validation_tokens) // (config.batch_size * config.block_size))
+        n_batches = max(1, len(corpus.validation) // (config.batch_size * config.block_size))
         training_loss = estimate_loss(model, batches, n_batches)
         over = f"{n_batches:,} sampled batches"
     if validation_loss is None:  # otherwise the loop has just taken it
-        validation_loss = evaluate_split(state, validation_tokens, config)
+        validation_loss = evaluate_split(model, corpus.validation, config)
     say("")
     say(f"training loss    {training_loss:.4f} nats per character, over {over}")
     say(
         f"validation loss  {validation_loss:.4f} nats per character, over all "
-        f"{len(validation_tokens) - 1:,} characters of the validation split"
+        f"{len(corpus.validation) - 1:,} characters of the validation split"
     )
 
     if script is not None:

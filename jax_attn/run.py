@@ -14,6 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
+import optax
+
 from jax_attn.config import TrainConfig
 from jax_attn.data import CharTokenizer, Corpus
 from jax_attn.errors import InputError
@@ -193,13 +196,20 @@ class Run:
             if file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def fresh(self) -> tuple[LanguageModel, Any, TrainState]:
-        """The run's model, optimizer and state as they were before the first step."""
-        model = build_model(self.config, self.tokenizer.vocab_size)
-        optimizer = make_optimizer(
-            self.config.optimizer, self.config.learning_rate, self.config.steps
-        )
-        return model, optimizer, TrainState.create(model, optimizer)
+    def optimizer(self) -> optax.GradientTransformation:
+        return make_optimizer(self.config.optimizer, self.config.learning_rate, self.config.steps)
+
+    def fresh_model(self) -> LanguageModel:
+        """The run's model as it was before the first step."""
+        return build_model(self.config, self.tokenizer.vocab_size)
+
+    def fresh(self) -> TrainState:
+        """The run's state as it was before the first step."""
+        return TrainState.create(self.fresh_model(), self.optimizer())
+
+    def shapes(self) -> TrainState:
+        """Of every array of the state, in its place: known at once, at any size."""
+        return jax.eval_shape(self.fresh)
 
 
 def versions_in_use() -> dict[str, str]:

@@ -213,22 +213,16 @@ def train_chunk(
     return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(n_steps)))
 
 
-@compiled(static_argnames="block_size")
-def _loss_of_windows(graphdef, state, tokens, first_targets, block_size):
-    """Loss sum of the windows whose first targets are at `first_targets`; past the end, none."""
+@compiled()
+def _loss_of_windows(graphdef, state, inputs, targets):
     model = nnx.merge(graphdef, state)
     model.eval()
-    places = first_targets[:, None] + jnp.arange(block_size, dtype=jnp.int32)
-    inside = places < tokens.shape[0]
-    last = tokens.shape[0] - 1
-    inputs = tokens[jnp.minimum(places - 1, last)].astype(jnp.int32)
-    targets = jnp.where(inside, tokens[jnp.minimum(places, last)].astype(jnp.int32), IGNORE)
     return loss_fn(model, inputs, targets)[0]
 
 
 def evaluate(
     model: nnx.Module,
-    tokens: Integer[Array, " N"],
+    tokens: Integer[Array | np.ndarray, " N"],
     *,
     block_size: int,
     batch_size: int = 64,
@@ -238,25 +232,26 @@ def evaluate(
     The tokens are cut into windows of `block_size`, end to end, and each is predicted from those
     before it in its window. Raises ValueError for fewer than two tokens.
     """
-    n_targets = tokens.shape[0] - 1
+    ids = np.asarray(tokens, np.int32)
+    n_targets = len(ids) - 1
     if n_targets < 1:
-        raise ValueError(f"{tokens.shape[0]} tokens hold nothing to predict; give at least 2")
+        raise ValueError(f"{len(ids)} tokens hold nothing to predict; give at least 2")
     graphdef, state = nnx.split(model)
-    windows = np.arange(batch_size, dtype=np.int32) * block_size
+    span = batch_size * block_size
+    # Filled up to whole batches, which one program then serves, whatever the number of tokens.
+    empty = -n_targets % span
+    inputs = np.pad(ids[:-1], (0, empty)).reshape(-1, batch_size, block_size)
+    targets = np.pad(ids[1:], (0, empty), constant_values=IGNORE).reshape(inputs.shape)
     sums = [
-        _loss_of_windows(graphdef, state, tokens, first + windows, block_size)
-        for first in range(1, n_targets + 1, batch_size * block_size)
+        _loss_of_windows(graphdef, state, *batch) for batch in zip(inputs, targets, strict=True)
     ]
     return float(np.sum(np.array(jax.device_get(sums), np.float64)) / n_targets)
 
 
-def compile_evaluation(
-    model: nnx.Module, tokens: jax.Array | jax.ShapeDtypeStruct, *, block_size: int, batch_size: int
-) -> None:
+def compile_evaluation(model: nnx.Module, *, block_size: int, batch_size: int) -> None:
     """Makes the program of `evaluate`, for it to find; of a model that may hold shapes only."""
-    graphdef, state = nnx.split(model)
-    first_targets = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    _loss_of_windows.lower(graphdef, state, tokens, first_targets, block_size).compile()
+    windows = jax.ShapeDtypeStruct((batch_size, block_size), jnp.int32)
+    _loss_of_windows.lower(*nnx.split(model), windows, windows).compile()
 
 
 def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jax_attn import TrainState, generate, make_optimizer
-from jax_attn.ahead import compile_ahead
+from jax_attn import RandomBatches, TrainState, generate, make_optimizer
+from jax_attn.ahead import CompiledAhead
 from jax_attn.config import BigramShape, GPTShape, TrainConfig
 from jax_attn.models import build_model
 from jax_attn.report import evaluate_split, sampling
@@ -24,11 +25,15 @@ BIGRAM = TrainConfig(
     sample_tokens=5,
 )
 SMALL_GPT = replace(BIGRAM, model=GPTShape(n_layer=1, n_head=2, n_embd=8))
+TOKENS = jnp.zeros(1_001, jnp.uint8)
 
 
-def state_of(config):
+def ahead_of(config, tokens=TOKENS):
     optimizer = make_optimizer(config.optimizer, config.learning_rate, config.steps)
-    return TrainState.create(build_model(config, 65), optimizer)
+    state = TrainState.create(build_model(config, 65), optimizer)
+    shapes = jax.eval_shape(lambda: state)
+    batches = RandomBatches(tokens, jax.random.key(0), config.batch_size, config.block_size)
+    return CompiledAhead(shapes, batches, optimizer, 2, config), state, batches
 
 
 @pytest.mark.parametrize("config", [BIGRAM, SMALL_GPT], ids=["bigram", "gpt"])
@@ -37,22 +42,21 @@ def test_nothing_is_left_to_compile(config):
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, _, **about: compiled.append(about.get("fun_name")) if name == COMPILING else 0
     )
-    state = state_of(config)
-    train, validation = jnp.zeros(5_001, jnp.uint8), jnp.zeros(1_001, jnp.uint8)
     begin, length, key = sampling(config)
-
-    wait = compile_ahead(state, train, validation, config)
-    wait()
-    ahead = len(compiled)
-    evaluate_split(state, train, config)
-    evaluate_split(state, validation, config)
+    ahead, state, batches = ahead_of(config)
+    ahead.wait()
+    train_chunk, _ = ahead.training.result()
+    of_ahead = len(compiled)
+    for length_of_split in (5_001, 700):
+        evaluate_split(state.model(), np.zeros(length_of_split, np.uint8), config)
     generate(state.model(), begin, length, key=key)
-    assert ahead >= 4
-    assert compiled[ahead:] == []
+    train_chunk(state, batches)
+    assert of_ahead >= 4
+    assert compiled[of_ahead:] == []
 
 
-def test_waiting_raises_what_compiling_raised():
-    state = state_of(BIGRAM)
-    no_tokens = jnp.zeros((), jnp.uint8)
+def test_what_compiling_raises_is_raised_where_the_program_is_asked_for():
+    ahead, _, _ = ahead_of(BIGRAM, tokens=jnp.uint8(0))
+    ahead.wait()
     with pytest.raises(IndexError):
-        compile_ahead(state, jnp.zeros(5, jnp.uint8), no_tokens, BIGRAM)()
+        ahead.training.result()

@@ -18,7 +18,7 @@ GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--
 def final_bits(path):
     run = Run.open(path)
     checkpoints = Checkpoints(run)
-    state = checkpoints.restore(run.fresh()[2])
+    state = checkpoints.restore(run.shapes())
     checkpoints.close()
     plain = [
         jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x

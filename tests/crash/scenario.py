@@ -81,7 +81,7 @@ def finished(path: Path) -> dict[str, Any]:
     """All that a run leaves which depends on nothing but its settings."""
     run = Run.open(path)
     checkpoints = Checkpoints(run)
-    state = checkpoints.restore(run.fresh()[2])
+    state = checkpoints.restore(run.shapes())
     checkpoints.close()
     lines = run.metrics_path.read_text().splitlines()
     records = [json.loads(line) for line in lines]

@@ -23,7 +23,6 @@ SUM = "jax_attn.loss:next_token_loss_sum"
 MEAN = "jax_attn.loss:next_token_loss"
 GRADIENTS = "jax_attn.training:loss_and_gradients"
 EVALUATE = "jax_attn.training:evaluate"
-WINDOWS = "jax_attn.training:_loss_of_windows"
 
 
 def _loss_mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
@@ -139,12 +138,16 @@ MUTANTS = [
     _loss_mutant(
         "ragged end dropped",
         "evaluate leaves out what does not fill a batch",
-        edited(EVALUATE, "range(1, n_targets + 1, span)", "range(1, n_targets + 2 - span, span)"),
+        edited(
+            EVALUATE,
+            "zip(inputs, targets, strict=True)",
+            "zip(inputs[: n_targets // span], targets)",
+        ),
     ),
     _loss_mutant(
         "padding counted",
         "evaluate takes the last token again for every place past the end",
-        edited(WINDOWS, "inside = places < tokens.shape[0]", "inside = places >= 0"),
+        edited(EVALUATE, "constant_values=IGNORE", "mode='edge'"),
     ),
     _loss_mutant(
         "evaluate divides by all tokens",
