@@ -156,6 +156,7 @@ def train_in(
     elif first_step < config.steps:
         ahead = CompiledAhead(shapes, batches, optimizer, chunk_steps, config)
     state = state or run.fresh()
+    checkpoints.prepare()
     learning_rate = learning_rate_schedule(config.optimizer, config.learning_rate, config.steps)
     step, healthy = first_step, True
     validation_loss = recorded.get("val_loss") if recorded.get("step") == step else None

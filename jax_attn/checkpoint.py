@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import math
 import os
@@ -46,17 +47,24 @@ class Checkpoints:
     """Saves and restores the state of a run; `say` gets a line for whatever is passed over."""
 
     def __init__(self, run: Run, say: Callable[[str], None] = _on_standard_error) -> None:
-        import orbax.checkpoint as ocp
-
-        # Orbax logs a failure with several tracebacks, and raises it too.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._run = run
         self._say = say
-        self._orbax = ocp.StandardCheckpointer()
         self._background = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._faulty: set[int] = set()
         self._newest: Path | None = None
+
+    @functools.cached_property
+    def _orbax(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        # Orbax logs a failure with several tracebacks, and raises it too.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        return ocp.StandardCheckpointer()
+
+    def prepare(self) -> None:
+        """Imports Orbax, before the first save has to."""
+        _ = self._orbax
 
     def save(self, state: TrainState, validation_loss: float | None = None) -> None:
         """Begins to write `state` under its step number; the arrays may be donated at once.

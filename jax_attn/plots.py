@@ -4,6 +4,7 @@ process behind `Painter`."""
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ PICTURES = {"loss": plot_loss, "attention": plot_attention}
 
 def serve() -> None:
     """Draws what is asked for on standard input, and answers with None or what went wrong."""
+    os.nice(10)  # a run's own processes go first
     _figure(1, 1)  # imports matplotlib, before anything is asked
     while True:
         try:
