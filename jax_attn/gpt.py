@@ -17,6 +17,7 @@ from jax_attn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.config import GPTConfig
 from jax_attn.layers import (
     Embedding,
+    add_to_all,
     dropout,
     layer_norm,
     linear,
@@ -180,7 +181,8 @@ class GPT(nnx.Module):
                 f"{length} tokens do not fit block_size {self.config.block_size}; "
                 "crop the input to its last block_size tokens"
             )
-        return self.token_embedding_table(idx) + self.position_embedding_table(jnp.arange(length))
+        positions = self.position_embedding_table(jnp.arange(length))
+        return add_to_all(self.token_embedding_table(idx), positions)
 
     def hidden(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
         """What the output matrix is applied to: the last norm's output."""
