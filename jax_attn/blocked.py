@@ -3,11 +3,18 @@
 Half of a causal [T T] matrix is masked; here that half is not computed, but for the corners of the
 blocks on the diagonal. The derivative forms the weights of a block again from the scores and the
 logarithm of their sum, so that no [T T] matrix is kept (Dao et al., FlashAttention, 2022).
+
+On a CPU many or long sequences are taken a few at a time: what lies between one product and the
+next then stays in the cores' caches.
 """
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +24,8 @@ from jax_attn.layers import product, transposed
 
 # Smaller blocks skip more of the masked half but make smaller matrix products.
 QUERY_BLOCK = 64
+# Of one head: so many a core are few enough to be taken at once, and if not, so many at a time.
+POSITIONS_AT_ONCE, POSITIONS_AT_A_TIME = 8192, 2048
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -27,7 +36,40 @@ def blocked_attention(
     scale: float,
 ) -> Float[Array, "... T K"]:
     """Causal attention; softmax in at least float32. Reverse-mode derivatives only."""
-    return _forward(query, key, value, scale)[0]
+    return _forward_by_groups(query, key, value, scale)[0]
+
+
+def sequences_at_a_time(n_sequences: int, length: int, cores: int) -> int:
+    """Of all heads and batch rows; a divisor of `n_sequences`."""
+    if n_sequences * length <= cores * POSITIONS_AT_ONCE:
+        return n_sequences
+    most = min(n_sequences, cores * max(1, POSITIONS_AT_A_TIME // length))
+    return max(n for n in range(1, most + 1) if n_sequences % n == 0)
+
+
+def _by_groups(function: Callable[..., Any], *arrays: Any) -> Any:
+    """`function` of arrays [... a b], on a CPU for a few of the leading places at a time."""
+    leading, length = arrays[0].shape[:-2], arrays[0].shape[-2]
+    n_sequences = math.prod(leading)
+    group = sequences_at_a_time(n_sequences, length, os.cpu_count() or 1)
+    if group == n_sequences:
+        return function(*arrays)
+
+    def grouped(*arrays):
+        parts = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[-2:]), arrays)
+        results = jax.lax.map(lambda part: function(*part), parts)
+        return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[-2:]), results)
+
+    return jax.lax.platform_dependent(*arrays, cpu=grouped, default=function)
+
+
+def _forward_by_groups(query, key, value, scale):
+    output, log_sums = _by_groups(partial(_forward, scale=scale), query, key, value)
+    return output, (query, key, value, output, log_sums)
+
+
+def _backward_by_groups(scale, saved, doutput):
+    return _by_groups(partial(_backward, scale=scale), *saved, doutput)
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
@@ -57,12 +99,10 @@ def _forward(query, key, value, scale):
             product((weights / total).astype(value.dtype), value[..., :stop, :], value.dtype)
         )
         log_sums.append(largest + jnp.log(total))
-    output = jnp.concatenate(outputs, axis=-2)
-    return output, (query, key, value, output, log_sums)
+    return jnp.concatenate(outputs, axis=-2), log_sums
 
 
-def _backward(scale, saved, doutput):
-    query, key, value, output, log_sums = saved
+def _backward(query, key, value, output, log_sums, doutput, scale):
     wide = log_sums[0].dtype
     # The derivative of a softmax takes from each weight's derivative their mean under the weights,
     # which is the product of the output and its derivative.
@@ -93,4 +133,4 @@ def _backward(scale, saved, doutput):
     )
 
 
-blocked_attention.defvjp(_forward, _backward)
+blocked_attention.defvjp(_forward_by_groups, _backward_by_groups)

@@ -3,6 +3,7 @@
 A random cotangent, because the sum of a softmax or of a norm's output has no gradient at all.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from flax import nnx
 import jax_attn
 import jax_attn.gpt
 import jax_attn.training
+from jax_attn.blocked import POSITIONS_AT_ONCE
 from parity_tests.harness import pairs
 from parity_tests.harness.budgets import GRADIENT
 from parity_tests.harness.gradients import (
@@ -32,6 +34,7 @@ from parity_tests.test_attention import lecture_attention, lecture_weights
 from parity_tests.test_loss import output_arrays, output_in_parts, output_reference
 
 LONG = 131  # past the fused kernel's query block
+MANY = 1 + (os.cpu_count() or 1) * POSITIONS_AT_ONCE // (H * LONG)  # more than it takes at once
 IGNORE = -1
 OUTPUT = ("hidden", "matrix", "bias")
 
@@ -127,19 +130,20 @@ def module_checks(rng: np.random.Generator) -> Checks:
 
 
 def function_checks(rng: np.random.Generator) -> Checks:
-    """The fused kernel past its block, a row that sees nothing, and ReLU at exactly 0."""
+    """The fused kernel past its block and in groups, a row that sees nothing, ReLU at exactly 0."""
     names = ("query", "key", "value")
-    shape = (1, H, LONG, K)
-    arrays = {name: rng.normal(size=shape) for name in (*names, "cotangent")}
-    yield from both_tiers(
-        f"blocked kernel T={LONG}",
-        lambda a: torch_function(lecture_attention, a, names),
-        lambda a: jax_function(
-            partial(jax_attn.dot_product_attention, implementation="blocked"), a, names
-        ),
-        arrays,
-        budget=GRADIENT,
-    )
+    for of_kernel, batch in {"": 1, ", in groups": MANY}.items():
+        shape = (batch, H, LONG, K)
+        arrays = {name: rng.normal(size=shape) for name in (*names, "cotangent")}
+        yield from both_tiers(
+            f"blocked kernel T={LONG}{of_kernel}",
+            lambda a: torch_function(lecture_attention, a, names),
+            lambda a: jax_function(
+                partial(jax_attn.dot_product_attention, implementation="blocked"), a, names
+            ),
+            arrays,
+            budget=GRADIENT,
+        )
     yield from both_tiers(
         "output matrix and loss in parts",
         lambda a: torch_function(of_output(output_reference, a), a, OUTPUT),

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
-from jax_attn.blocked import QUERY_BLOCK
+from jax_attn import blocked
+from jax_attn.blocked import QUERY_BLOCK, sequences_at_a_time
 
 B, T, S, H, K = 2, 7, 5, 3, 5
 C = H * K
@@ -81,6 +84,35 @@ def test_blocked_attention_is_explicit_attention(length, x64):
 
     for got, expected in zip(run("blocked"), run("explicit"), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("n_sequences", "length", "cores", "at_a_time"),
+    [
+        (48, 256, 2, 48),  # 12,288 positions: few enough for two cores
+        (48, 256, 1, 8),
+        (48, 1024, 2, 4),
+        (7, 4096, 2, 1),  # a prime number
+        (6, 8192, 4, 3),
+    ],
+)
+def test_how_many_sequences_are_taken_at_a_time(n_sequences, length, cores, at_a_time):
+    assert sequences_at_a_time(n_sequences, length, cores) == at_a_time
+
+
+def test_attention_by_groups_is_that_of_all_at_once(monkeypatch, x64):
+    arrays = [normal(i, 3, 2, 70, K, dtype=jnp.float64) for i in range(4)]
+
+    def run():
+        result, pull_back = jax.vjp(
+            partial(ja.dot_product_attention, implementation="blocked"), *arrays[:3]
+        )
+        return result, *pull_back(arrays[3])
+
+    at_once = run()
+    monkeypatch.setattr(blocked, "sequences_at_a_time", lambda *_: 2)
+    for got, expected in zip(run(), at_once, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-14)
 
 
 def test_causal_attention_wants_as_many_keys_as_queries():

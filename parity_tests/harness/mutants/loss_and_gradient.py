@@ -21,6 +21,7 @@ from parity_tests.harness.mutants.planting import (
 
 SUM = "jax_attn.loss:next_token_loss_sum"
 MEAN = "jax_attn.loss:next_token_loss"
+BLOCKS = "jax_attn.blocked:_backward"
 GRADIENTS = "jax_attn.training:loss_and_gradients"
 EVALUATE = "jax_attn.training:evaluate"
 
@@ -182,21 +183,18 @@ MUTANTS = [
     _gradient_mutant(
         "blocks: softmax's mean left out",
         "weights * dweights, as if the weights of a row did not sum to 1",
-        derivative(
-            "jax_attn.blocked:blocked_attention",
-            "_backward",
-            "(dweights - mean[..., start:stop, :])",
-            "dweights",
-        ),
+        edited(BLOCKS, "(dweights - mean[..., start:stop, :])", "dweights"),
     ),
     _gradient_mutant(
         "blocks: scale left out backward",
         "the gradients of queries and keys are too large",
-        derivative(
-            "jax_attn.blocked:blocked_attention",
-            "_backward",
-            "mean[..., start:stop, :]) * scale",
-            "mean[..., start:stop, :])",
+        edited(BLOCKS, "mean[..., start:stop, :]) * scale", "mean[..., start:stop, :])"),
+    ),
+    _gradient_mutant(
+        "blocks: sequences out of order",
+        "what is taken a few at a time is taken with another one's last array",
+        edited(
+            "jax_attn.blocked:_by_groups", "function(*part)", "function(*part[:-1], part[-1][::-1])"
         ),
     ),
     _gradient_mutant(
