@@ -3,45 +3,43 @@
 from jax_attn.collector import collector_paused
 
 with collector_paused():
-    import flax.nnx  # noqa: F401  which brings jax and optax, nine tenths of the time
-
-from jax_attn.attention import (
-    Head,
-    MultiHeadAttention,
-    attend,
-    attention_weights,
-    causal_mask,
-    dot_product_attention,
-)
-from jax_attn.averaging import (
-    averaging_weights,
-    running_mean_loop,
-    running_mean_matmul,
-    running_mean_softmax,
-    softmax_averaging_weights,
-)
-from jax_attn.bigram import BigramLanguageModel
-from jax_attn.checkpoint import load_model
-from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
-from jax_attn.data import CharTokenizer, Corpus, load_corpus
-from jax_attn.errors import InputError
-from jax_attn.generate import generate
-from jax_attn.gpt import GPT, Block, FeedForward
-from jax_attn.interop import load_state_dict, to_state_dict
-from jax_attn.loss import next_token_loss
-from jax_attn.optim import learning_rate_schedule, make_optimizer
-from jax_attn.presets import PRESETS
-from jax_attn.single_head import SingleHeadLanguageModel
-from jax_attn.torch_random import Generator
-from jax_attn.training import (
-    GivenBatches,
-    RandomBatches,
-    TrainState,
-    estimate_loss,
-    evaluate,
-    train_chunk,
-    train_step,
-)
+    from jax_attn.attention import (
+        Head,
+        MultiHeadAttention,
+        attend,
+        attention_weights,
+        causal_mask,
+        dot_product_attention,
+    )
+    from jax_attn.averaging import (
+        averaging_weights,
+        running_mean_loop,
+        running_mean_matmul,
+        running_mean_softmax,
+        softmax_averaging_weights,
+    )
+    from jax_attn.bigram import BigramLanguageModel
+    from jax_attn.checkpoint import load_model
+    from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
+    from jax_attn.data import CharTokenizer, Corpus, load_corpus
+    from jax_attn.errors import InputError
+    from jax_attn.generate import generate
+    from jax_attn.gpt import GPT, Block, FeedForward
+    from jax_attn.interop import load_state_dict, to_state_dict
+    from jax_attn.loss import next_token_loss
+    from jax_attn.optim import learning_rate_schedule, make_optimizer
+    from jax_attn.presets import PRESETS
+    from jax_attn.single_head import SingleHeadLanguageModel
+    from jax_attn.torch_random import Generator
+    from jax_attn.training import (
+        GivenBatches,
+        RandomBatches,
+        TrainState,
+        estimate_loss,
+        evaluate,
+        train_chunk,
+        train_step,
+    )
 
 __all__ = [
     "GPT",
