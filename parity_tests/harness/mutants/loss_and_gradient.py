@@ -283,6 +283,16 @@ MUTANTS = [
         ),
     ),
     _gradient_mutant(
+        "positions learn from the first row",
+        "the position table's gradient is that of one row of the batch",
+        derivative(
+            "jax_attn.layers:add_to_all",
+            "_add_to_all_backward",
+            "functools.reduce(jnp.add, rows)",
+            "rows[0]",
+        ),
+    ),
+    _gradient_mutant(
         "branch held fast",
         "no gradient into what attention reads",
         edited(

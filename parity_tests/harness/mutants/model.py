@@ -178,8 +178,8 @@ MUTANTS = [
         "as in the first transformer",
         edited(
             f"{GPT}.embed",
-            "return self.token_embedding_table(idx)",
-            "return self.config.n_embd**0.5 * self.token_embedding_table(idx)",
+            "add_to_all(self.token_embedding_table(idx)",
+            "add_to_all(self.config.n_embd**0.5 * self.token_embedding_table(idx)",
         ),
     ),
     _model_mutant(
