@@ -1,4 +1,4 @@
-"""A run's programs, compiled by threads while it reads, initialises and trains."""
+"""A run's programs, compiled by threads while it initialises its state and trains."""
 
 from __future__ import annotations
 

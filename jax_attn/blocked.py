@@ -26,6 +26,7 @@ from jax_attn.layers import product, transposed
 QUERY_BLOCK = 64
 # Of one head: so many a core are few enough to be taken at once, and if not, so many at a time.
 POSITIONS_AT_ONCE, POSITIONS_AT_A_TIME = 8192, 2048
+CORES = min(os.cpu_count() or 1, 16)  # for more, nothing is known
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -51,7 +52,7 @@ def _by_groups(function: Callable[..., Any], *arrays: Any) -> Any:
     """`function` of arrays [... a b], on a CPU for a few of the leading places at a time."""
     leading, length = arrays[0].shape[:-2], arrays[0].shape[-2]
     n_sequences = math.prod(leading)
-    group = sequences_at_a_time(n_sequences, length, os.cpu_count() or 1)
+    group = sequences_at_a_time(n_sequences, length, CORES)
     if group == n_sequences:
         return function(*arrays)
 

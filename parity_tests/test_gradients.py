@@ -3,7 +3,6 @@
 A random cotangent, because the sum of a softmax or of a norm's output has no gradient at all.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from flax import nnx
 import jax_attn
 import jax_attn.gpt
 import jax_attn.training
-from jax_attn.blocked import POSITIONS_AT_ONCE
+from jax_attn.blocked import CORES, POSITIONS_AT_ONCE
 from parity_tests.harness import pairs
 from parity_tests.harness.budgets import GRADIENT
 from parity_tests.harness.gradients import (
@@ -34,7 +33,7 @@ from parity_tests.test_attention import lecture_attention, lecture_weights
 from parity_tests.test_loss import output_arrays, output_in_parts, output_reference
 
 LONG = 131  # past the fused kernel's query block
-MANY = 1 + (os.cpu_count() or 1) * POSITIONS_AT_ONCE // (H * LONG)  # more than it takes at once
+MANY = 1 + CORES * POSITIONS_AT_ONCE // (H * LONG)  # more than it takes at once
 IGNORE = -1
 OUTPUT = ("hidden", "matrix", "bias")
 

@@ -11,14 +11,14 @@ from jax_attn.run import Run
 
 
 def _restored(change: Callable[[Any, Any], Any]) -> Callable[[], None]:
-    """A resumed state is `change(state, fresh)`."""
+    """A resumed state is `change(state, fresh)`, fresh as it was before the first step."""
 
     def plant() -> None:
         restore = Checkpoints.restore
 
         def faulty(self: Checkpoints, like: Any) -> Any:
             state = restore(self, like)
-            return None if state is None else change(state, like)
+            return None if state is None else change(state, self._run.fresh())
 
         Checkpoints.restore = faulty
 
