@@ -21,11 +21,13 @@ CPU_OPTIONS = {YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE"}
 # Eigen's time for attention's many small ones, and those of bfloat16 to YNNPACK, the only one here
 # that uses the processor's instructions for them. Each product by itself: given one with its
 # surroundings that it cannot compile, oneDNN ends the process. JAX cannot keep programs with oneDNN
-# in them from run to run, so they are compiled anew, some four seconds.
+# in them from run to run, so they are compiled anew, some four seconds; LLVM's first level takes a
+# fifth less of it than its third, and the steps take as long. (Those of generation take longer.)
 CPU_TRAINING_OPTIONS = {
     YNNPACK: "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     ONEDNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     "xla_cpu_use_onednn": "True",
+    "xla_backend_optimization_level": "1",
 }
 warnings.filterwarnings(
     "ignore",
