@@ -75,30 +75,12 @@ def test_a_run_from_end_to_end(call, text, tmp_path, preset, more):
     assert len(out) == 5 + 20 + 1
 
 
-def test_the_same_seed_gives_the_same_bits_and_resuming_goes_on_with_them(call, text, tmp_path):
-    """Six steps at once; twice; and three, then three more in another call."""
-    for name, steps in (("a", 6), ("b", 6), ("c", 3)):
-        arguments = ["--steps", steps, "--eval-every", 3, "--checkpoint-every", 3, *TINY_GPT]
-        arguments += ["--model.dropout-rate", 0.2, "--data", text, "--out", tmp_path / name]
-        assert call(train.main, "mini", *arguments)[0] == 0
-    # A constant schedule would hide it, so the third run is told its true length when it goes on.
-    code, _, _ = call(train.main, "--resume", tmp_path / "c", "--steps", 6)
-    assert code == 0
-    samples = [(tmp_path / name / "sample.txt").read_text() for name in "abc"]
-    assert samples[0] == samples[1]
-    params = [
-        b"".join(v.tobytes() for v in ja.to_state_dict(ja.load_model(tmp_path / n)).values())
-        for n in "ab"
-    ]
-    assert params[0] == params[1]
-    steps = [m["step"] for m in metrics_of(tmp_path / "c")]
-    assert steps == sorted(set(steps))
-    assert steps[-1] == 6
-
-
-def test_an_interrupted_run_resumes_to_the_same_bits(call, text, tmp_path, monkeypatch):
+def test_the_same_seed_gives_the_same_bits_also_when_interrupted_and_resumed(
+    call, text, tmp_path, monkeypatch
+):
     arguments = [*TINY, *TINY_GPT, "--model.dropout-rate", 0.2, "--data", text]
-    assert call(train.main, *arguments, "--out", tmp_path / "whole")[0] == 0
+    for name in ("whole", "again"):
+        assert call(train.main, *arguments, "--out", tmp_path / name)[0] == 0
 
     update = train.TrainingProgress.update
 
@@ -113,12 +95,22 @@ def test_an_interrupted_run_resumes_to_the_same_bits(call, text, tmp_path, monke
     assert f"python train.py --resume {tmp_path / 'broken'}" in out
     monkeypatch.undo()
     assert call(train.main, "--resume", tmp_path / "broken")[0] == 0
-    params = [ja.to_state_dict(ja.load_model(tmp_path / name)) for name in ("whole", "broken")]
-    for name, value in params[0].items():
-        np.testing.assert_array_equal(value, params[1][name])
-    assert [(m["step"], m["train_loss"]) for m in metrics_of(tmp_path / "whole")] == [
-        (m["step"], m["train_loss"]) for m in metrics_of(tmp_path / "broken")
-    ]
+
+    def came_to(name):
+        parameters = ja.to_state_dict(ja.load_model(tmp_path / name))
+        losses = [(m["step"], m["train_loss"]) for m in metrics_of(tmp_path / name)]
+        sample = (tmp_path / name / "sample.txt").read_text()
+        return {key: value.tobytes() for key, value in parameters.items()}, losses, sample
+
+    assert came_to("whole") == came_to("again") == came_to("broken")
+
+
+def test_a_finished_run_goes_on_to_more_steps(call, text, tmp_path):
+    arguments = ["--steps", 3, "--eval-every", 3, "--checkpoint-every", 3, "--sample-tokens", 9]
+    run = tmp_path / "run"
+    assert call(train.main, "bigram", *arguments, "--data", text, "--out", run)[0] == 0
+    assert call(train.main, "--resume", run, "--steps", 6)[0] == 0
+    assert [m["step"] for m in metrics_of(run)] == [3, 6]
 
 
 def test_a_loss_that_blows_up_stops_the_run_and_keeps_the_last_good_state(
