@@ -23,11 +23,11 @@ REPRESENTATIVES = [
     "fast variance",
     "post-norm",
     "ignored targets in the denominator",
-    "tied gradient counted once",
+    "branch held fast",
     "decay of everything",
     "given batches from row 0",
     "square matrices not transposed",
-    "the same key at every step",
+    "slots past the newest are seen",
     "not scaled up",
     "batches counted from the chunk",
 ]

@@ -28,15 +28,15 @@ def final_bits(path):
 
 
 def test_no_cadence_changes_any_bit(call, text, tmp_path):
-    """Chunks of 12, 1, 2 and 3 steps; evaluation and checkpoints at other steps."""
+    """Chunks of 12, 1 and 3 steps; evaluation and checkpoints at other steps."""
     bits = []
-    for eval_every, checkpoint_every in ((12, 12), (1, 12), (4, 6), (3, 6)):
+    for eval_every, checkpoint_every in ((12, 12), (1, 12), (3, 6)):
         out = tmp_path / f"{eval_every}-{checkpoint_every}"
         arguments = ["--steps", 12, "--eval-every", eval_every]
         arguments += ["--checkpoint-every", checkpoint_every, "--data", text, "--out", out]
         assert call(train.main, "mini", *arguments, *GPT)[0] == 0
         bits.append(final_bits(out))
-    assert bits[0] == bits[1] == bits[2] == bits[3]
+    assert bits[0] == bits[1] == bits[2]
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_another_seed_gives_other_batches_and_other_bits():
 
 
 def test_a_compiled_step_is_an_eager_step():
-    state = fresh_state()
+    state = fresh_state(dataclasses.replace(CONFIG, n_layer=1))
     inputs, targets = BATCHES.batch(jnp.int32(0))
     with jax.disable_jit():
         eager, eager_loss = ja.train_step(state, inputs, targets, OPTIMIZER)
