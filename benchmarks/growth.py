@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,9 @@ from matplotlib.axes import Axes
 
 from benchmarks.attention import JaxAttention, TorchAttention
 from benchmarks.generation import JaxGeneration, Request
-from benchmarks.interleave import compare
+from benchmarks.interleave import Work, compare
 from benchmarks.rows import OURS
-from benchmarks.training_step import JaxTraining
+from benchmarks.training_step import JaxTraining, TorchTraining
 from benchmarks.weights import LECTURE, NANOGPT
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -50,25 +51,31 @@ def attention() -> dict[str, Curve]:
 
 def training() -> dict[str, Curve]:
     """A step of the nanoGPT-CPU model with one of its sizes varied."""
-    curves: dict[str, Curve] = {"layers": {}, "batch": {}}
+    curves: dict[str, Curve] = {}
     for name, field, values in (
         ("layers", "n_layer", LAYERS),
         ("batch", "batch_size", BATCHES),
     ):
-        for value in values:
-            case = replace(NANOGPT, **{field: value})
-            timing = compare({OURS: partial(JaxTraining, case)}, rtol=0, rounds=5)
-            curves[name][value] = 1e3 * timing.median(OURS)
+        cases = {value: replace(NANOGPT, **{field: value}) for value in values}
+        ours = {n: partial(JaxTraining, case) for n, case in cases.items()}
+        torchs = {n: partial(TorchTraining, case, "eager") for n, case in cases.items()}
+        curves |= in_turns({f"{OURS}, {name}": ours, f"best torch, {name}": torchs})
     return curves
 
 
 def generation() -> dict[str, Curve]:
     """A token of the lecture's 10.8 M model, by how many are generated within its window."""
-    curve: Curve = {}
-    for n in TOKENS:
-        side = {OURS: partial(JaxGeneration, Request(LECTURE, 1, n))}
-        curve[n] = 1e3 * compare(side, rtol=0, rounds=5).median(OURS)
-    return {OURS: curve}
+    return in_turns({OURS: {n: partial(JaxGeneration, Request(LECTURE, 1, n)) for n in TOKENS}})
+
+
+def in_turns(curves: Mapping[str, Mapping[int, Callable[[], Work]]]) -> dict[str, Curve]:
+    """All points in turns, or a curve would show how the machine's speed changed meanwhile."""
+    sides = {f"{name} {n}": build for name, curve in curves.items() for n, build in curve.items()}
+    timing = compare(sides, rtol=None, rounds=7)
+    return {
+        name: {n: 1e3 * timing.median(f"{name} {n}") for n in curve}
+        for name, curve in curves.items()
+    }
 
 
 def main() -> int:
@@ -99,7 +106,12 @@ def plot(found: dict[str, dict[str, Curve]], path: Path) -> None:
 
 def draw(axes: Axes, curves: dict[str, Curve], x: str, y: str) -> None:
     for name, curve in curves.items():
-        axes.plot([int(k) for k in curve], list(curve.values()), marker="o", label=name)
+        side, _, what = name.partition(", ")
+        color = {OURS: "C0", "whole matrix": "C1"}.get(side, "C2")
+        line = "--" if what == "batch" else "-"
+        axes.plot(
+            [int(k) for k in curve], list(curve.values()), line, c=color, marker="o", label=name
+        )
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.legend()
