@@ -109,8 +109,10 @@ def test_a_finished_run_goes_on_to_more_steps(call, text, tmp_path):
     arguments = ["--steps", 3, "--eval-every", 3, "--checkpoint-every", 3, "--sample-tokens", 9]
     run = tmp_path / "run"
     assert call(train.main, "bigram", *arguments, "--data", text, "--out", run)[0] == 0
+    before = metrics_of(run)
     assert call(train.main, "--resume", run, "--steps", 6)[0] == 0
     assert [m["step"] for m in metrics_of(run)] == [3, 6]
+    assert metrics_of(run)[:1] == before  # with its times: not trained anew
 
 
 def test_a_loss_that_blows_up_stops_the_run_and_keeps_the_last_good_state(
