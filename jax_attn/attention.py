@@ -3,6 +3,7 @@
 Letters: B batch, T query positions, S key/value positions, C channels, H heads, K head size.
 """
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -16,6 +17,7 @@ from jax_attn.cache import KeyValues
 from jax_attn.flash import (
     IMPLEMENTATIONS,
     Implementation,
+    accelerator,
     choose_implementation,
     cudnn_attention,
     tpu_flash_attention,
@@ -77,8 +79,9 @@ def dot_product_attention(
 
     `implementation`: "explicit" forms the whole [T S] matrix; "blocked" computes no more of its
     masked half than it must; "cudnn" (GPU, bfloat16 or float16) and "tpu_flash" are the makers'
-    kernels; "auto" takes what `choose_implementation` chooses for the default device. All but
-    "explicit" are for causal attention, and have reverse-mode derivatives only.
+    kernels; "auto" takes what `choose_implementation` chooses for the device that the program is
+    compiled for. All but "explicit" are for causal attention, and have reverse-mode derivatives
+    only.
 
     Causal attention needs T == S, else ValueError.
     """
@@ -91,21 +94,52 @@ def dot_product_attention(
     if implementation not in ("auto", *IMPLEMENTATIONS):
         known = ", ".join(("auto", *IMPLEMENTATIONS))
         raise ValueError(f"implementation {implementation!r} is unknown; choose one of {known}")
-    if implementation == "auto":
-        implementation = "explicit"
-        if causal:
-            implementation, _ = choose_implementation(length, query.shape[-1], query.dtype)
-    if implementation == "explicit":
-        mask = causal_mask(length) if causal else None
-        return attend(attention_weights(query, key, mask=mask, scale=scale), value)
     if not causal:
-        raise ValueError(f"implementation {implementation!r} is for causal attention only")
-    kernel = {
-        "blocked": blocked_attention,
-        "cudnn": cudnn_attention,
-        "tpu_flash": tpu_flash_attention,
-    }[implementation]
-    return kernel(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+        if implementation not in ("auto", "explicit"):
+            raise ValueError(f"implementation {implementation!r} is for causal attention only")
+        return attend(attention_weights(query, key, scale=scale), value)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    if implementation != "auto":
+        return KERNELS[implementation](query, key, value, factor)
+    return _fastest_attention(query, key, value, factor)
+
+
+def explicit_attention(
+    query: Float[Array, "... T K"],
+    key: Float[Array, "... T K"],
+    value: Float[Array, "... T K"],
+    scale: float,
+) -> Float[Array, "... T K"]:
+    """Causal attention with all its weights formed, the masked half too."""
+    mask = causal_mask(query.shape[-2])
+    return attend(attention_weights(query, key, mask=mask, scale=scale), value)
+
+
+KERNELS = {
+    "explicit": explicit_attention,
+    "blocked": blocked_attention,
+    "cudnn": cudnn_attention,
+    "tpu_flash": tpu_flash_attention,
+}
+
+
+def _fastest_attention(query: Array, key: Array, value: Array, scale: float) -> Array:
+    """By what `choose_implementation` chooses for the device that the arrays are on."""
+    device = accelerator()
+    sizes = *query.shape[-2:], query.dtype
+    elsewhere, _ = choose_implementation(*sizes, None)
+    if device is not None:
+        there, _ = choose_implementation(*sizes, device)
+        if there != elsewhere:
+            return _by_device(query, key, value, scale, device.platform, there, elsewhere)
+    return KERNELS[elsewhere](query, key, value, scale)
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5, 6))  # outside of one, JAX asks its default device
+def _by_device(query, key, value, scale, platform, there, elsewhere):
+    by_platform = {platform: partial(KERNELS[there], scale=scale)}
+    default = partial(KERNELS[elsewhere], scale=scale)
+    return jax.lax.platform_dependent(query, key, value, **by_platform, default=default)
 
 
 class Head(nnx.Module):

@@ -12,7 +12,7 @@ from jaxtyping import Integer
 from jax_attn.bigram import BigramLanguageModel
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
-from jax_attn.flash import choose_implementation
+from jax_attn.flash import accelerator, choose_implementation
 from jax_attn.generate import compile_generation, generate
 from jax_attn.gpt import GPT
 from jax_attn.models import LanguageModel, count_parameters
@@ -47,7 +47,7 @@ def attention_choice(model: GPT, dtype: str) -> str:
     if model.config.dropout_rate > 0:
         return "explicit: dropout is on the weights, so there must be weights"
     length, head_size = model.config.block_size, model.config.head_size
-    implementation, reason = choose_implementation(length, head_size, dtype)
+    implementation, reason = choose_implementation(length, head_size, dtype, accelerator())
     return f"{implementation}: {reason}"
 
 

@@ -11,17 +11,21 @@ from jax_attn import flash
 
 BATCH, LENGTH = 8, 1024
 CONFIG = ja.GPTConfig.gpt2(n_layer=2, block_size=LENGTH)
+DEVICES = {
+    "cpu": None,
+    "cuda": flash.Accelerator("cuda", compute_capability=9.0),
+    "tpu": flash.Accelerator("tpu"),
+}
 OPTIMIZER = ja.make_optimizer(ja.OptimizerConfig(), 1e-3, 10)
 
 
 @pytest.fixture
 def device(monkeypatch, request):
     """Makes the choice of attention that it would make on another device."""
-    monkeypatch.setattr(flash, "accelerator", lambda: request.param)
-    monkeypatch.setattr(flash, "compute_capability", lambda: 9.0)
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
-    return request.param
+    with flash.compiling_for(DEVICES[request.param]):
+        yield request.param
 
 
 def program(device, dtype=jnp.bfloat16, **options):
@@ -59,7 +63,8 @@ def test_float32_falls_back_to_blocks(device):
 @pytest.mark.parametrize("device", ["cuda", "tpu", "cpu"], indirect=True)
 def test_the_choice_has_a_reason(device):
     choices = {
-        dtype: flash.choose_implementation(LENGTH, 64, dtype) for dtype in ("bfloat16", "float32")
+        dtype: flash.choose_implementation(LENGTH, 64, dtype, flash.accelerator())
+        for dtype in ("bfloat16", "float32")
     }
     chosen = {dtype: implementation for dtype, (implementation, _) in choices.items()}
     assert (
