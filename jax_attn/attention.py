@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jax_attn.blocked import blocked_attention
 from jax_attn.cache import KeyValues
+from jax_attn.dropout import dropout
 from jax_attn.flash import (
     IMPLEMENTATIONS,
     Implementation,
@@ -22,7 +23,7 @@ from jax_attn.flash import (
     cudnn_attention,
     tpu_flash_attention,
 )
-from jax_attn.layers import dropout, linear, uniform_fan_in
+from jax_attn.layers import linear, linear_in_parts, uniform_fan_in
 
 
 def causal_mask(length: int) -> Bool[Array, "T T"]:
@@ -274,9 +275,9 @@ class MultiHeadAttention(nnx.Module):
     def _query_key_value(
         self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None
     ) -> tuple[Float[Array, "B H T K"], Float[Array, "B H S K"], Float[Array, "B H S K"]]:
-        query, key, value = jnp.split(self.qkv(x), 3, axis=-1)
+        query, key, value = linear_in_parts(self.qkv, x, 3)
         if context is not None:
-            _, key, value = jnp.split(self.qkv(context), 3, axis=-1)
+            _, key, value = linear_in_parts(self.qkv, context, 3)
         return self._split_heads(query), self._split_heads(key), self._split_heads(value)
 
     def weights(

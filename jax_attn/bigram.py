@@ -6,7 +6,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
-from jax_attn.layers import Embedding, normal
+from jax_attn.embedding import Embedding
+from jax_attn.layers import normal
 from jax_attn.loss import IGNORE, next_token_loss_sum
 
 

@@ -7,7 +7,8 @@ loss formed at once, so that no more than one part's logits ever exist.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,11 @@ from jaxtyping import Array, Float, Int
 
 from jax_attn.loss import IGNORE, next_token_loss_sum
 
-MOST_LOGITS = 1 << 26  # of one part; 256 MiB in float32
-VOCABULARY_MULTIPLE = 128  # accelerators multiply in tiles: 50,257 columns become 50,304
+# Logits of one part, 4 bytes each. Every part reads the output matrix and adds to its gradient: for
+# an accelerator, which has the memory, eight times as many at once are a third less traffic.
+MOST_LOGITS = 1 << 26
+MOST_LOGITS_OF_ACCELERATORS = 1 << 29
+TILE = 128  # accelerators multiply in tiles: 50,257 columns become 50,304, rows likewise
 
 
 def needs_parts(rows: int, vocab_size: int) -> bool:
@@ -33,86 +37,137 @@ def chunked_loss_sum(
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     """`next_token_loss_sum(hidden @ matrix + bias, targets)`, at most `most_logits` at a time.
 
-    None means MOST_LOGITS.
+    None means what suits the device.
 
     Products are taken in the dtype of `hidden` and `matrix`, accumulated in float32; the loss is
     float32. Reverse-mode derivatives only.
     """
-    vocab_size = matrix.shape[1]
     rows = hidden.reshape(-1, hidden.shape[-1])
-    flat = targets.reshape(-1)
-    extra = -vocab_size % VOCABULARY_MULTIPLE
-    matrix = jnp.pad(matrix, ((0, 0), (0, extra)))
-    wide = jnp.promote_types(hidden.dtype, jnp.float32)
-    bias = jnp.zeros(vocab_size, wide) if bias is None else bias.astype(wide)
-    bias = jnp.pad(bias, (0, extra), constant_values=-jnp.inf)  # no weight for the columns added
-    # A target there would be one outside the vocabulary, which makes the loss NaN.
-    flat = jnp.where(flat >= vocab_size, vocab_size + extra, flat)
-
-    most_logits = MOST_LOGITS if most_logits is None else most_logits
-    n_parts = -(-rows.shape[0] * (vocab_size + extra) // most_logits)
-    part = -(-rows.shape[0] // n_parts)
-    missing = n_parts * part - rows.shape[0]
-    rows = jnp.pad(rows, ((0, missing), (0, 0))).reshape(n_parts, part, -1)
-    flat = jnp.pad(flat, (0, missing), constant_values=IGNORE).reshape(n_parts, part)
-    return _loss_of_parts(rows, matrix, bias, flat), (targets != IGNORE).sum(dtype=jnp.int32)
+    if bias is not None:
+        bias = bias.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+    total = _loss_in_parts(rows, matrix, bias, targets.reshape(-1), most_logits)
+    return total, (targets != IGNORE).sum(dtype=jnp.int32)
 
 
-def _part_loss(
-    rows: Float[Array, "R C"],
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _loss_in_parts(
+    rows: Float[Array, "N C"],
     matrix: Float[Array, "C V"],
-    bias: Float[Array, " V"],
-    targets: Int[Array, " R"],
-) -> tuple[Float[Array, ""], Any]:
-    """Loss sum of one part, and the function that gives the logits' derivative."""
-    wide = jnp.promote_types(rows.dtype, jnp.float32)
-    logits = jnp.matmul(rows, matrix, preferred_element_type=wide) + bias
-    loss, derivative = jax.vjp(lambda x: next_token_loss_sum(x, targets)[0], logits)
-    return loss, derivative
-
-
-@jax.custom_vjp
-def _loss_of_parts(
-    rows: Float[Array, "P R C"],
-    matrix: Float[Array, "C V"],
-    bias: Float[Array, " V"],
-    targets: Int[Array, "P R"],
+    bias: Float[Array, " V"] | None,
+    targets: Int[Array, " N"],
+    most_logits: int | None,
 ) -> Float[Array, ""]:
-    losses = jax.lax.map(
-        lambda part: _part_loss(part[0], matrix, bias, part[1])[0], (rows, targets)
-    )
-    return losses.sum()
+    return _by_device(_losses, most_logits, rows, matrix, bias, targets)
 
 
-def _forward(rows, matrix, bias, targets):
+def _forward(rows, matrix, bias, targets, most_logits):
     """The loss, and with it all its derivatives: they are what has to be kept of the logits."""
-    wide = jnp.promote_types(rows.dtype, jnp.float32)
-
-    def one(carry, part):
-        total, dmatrix, dbias = carry
-        rows, targets = part
-        loss, derivative = _part_loss(rows, matrix, bias, targets)
-        (dlogits,) = derivative(jnp.ones((), wide))
-        narrow = dlogits.astype(rows.dtype)
-        drows = narrow @ matrix.T
-        dmatrix += jnp.matmul(rows.T, narrow, preferred_element_type=wide)
-        return (total + loss, dmatrix, dbias + dlogits.sum(0)), drows
-
-    nothing = (jnp.zeros((), wide), jnp.zeros(matrix.shape, wide), jnp.zeros(bias.shape, wide))
-    (total, dmatrix, dbias), drows = jax.lax.scan(one, nothing, (rows, targets))
-    return total, (drows, dmatrix, dbias)
+    return _by_device(_losses_and_derivatives, most_logits, rows, matrix, bias, targets)
 
 
-def _backward(derivatives, dloss):
+def _backward(most_logits, derivatives, dloss):
+    del most_logits
     drows, dmatrix, dbias = derivatives
     wide = dmatrix.dtype
     scaled = dloss.astype(wide)
     return (
         (drows.astype(wide) * scaled).astype(drows.dtype),
         (dmatrix * scaled).astype(drows.dtype),
-        dbias * scaled,
+        None if dbias is None else dbias * scaled,
         None,
     )
 
 
-_loss_of_parts.defvjp(_forward, _backward)
+_loss_in_parts.defvjp(_forward, _backward)
+
+
+def _by_device(function: Any, most_logits: int | None, *arrays: Any) -> Any:
+    if most_logits is not None:
+        return function(*arrays, most_logits=most_logits)
+    return jax.lax.platform_dependent(
+        *arrays,
+        cpu=partial(function, most_logits=MOST_LOGITS),
+        default=partial(function, most_logits=MOST_LOGITS_OF_ACCELERATORS),
+    )
+
+
+def _losses(rows, matrix, bias, targets, most_logits):
+    parts = _parts(rows, matrix, bias, targets, most_logits)
+    losses = jax.lax.map(
+        lambda part: _part_loss(part[0], parts.matrix, parts.bias, part[1], matrix.shape[1])[0],
+        (parts.rows, parts.targets),
+    )
+    return losses.sum()
+
+
+def _losses_and_derivatives(rows, matrix, bias, targets, most_logits):
+    wide = jnp.promote_types(rows.dtype, jnp.float32)
+    n_rows, vocab_size = rows.shape[0], matrix.shape[1]
+    parts = _parts(rows, matrix, bias, targets, most_logits)
+
+    def one(carry, part):
+        total, dmatrix, dbias = carry
+        rows, targets = part
+        loss, derivative = _part_loss(rows, parts.matrix, parts.bias, targets, vocab_size)
+        (dlogits,) = derivative(jnp.ones((), wide))
+        narrow = dlogits.astype(rows.dtype)
+        drows = narrow @ parts.matrix.T
+        dmatrix += jnp.matmul(rows.T, narrow, preferred_element_type=wide)
+        if dbias is not None:
+            dbias += dlogits.sum(0)
+        return (total + loss, dmatrix, dbias), drows
+
+    nothing = (
+        jnp.zeros((), wide),
+        jnp.zeros(parts.matrix.shape, wide),
+        None if parts.bias is None else jnp.zeros(parts.bias.shape, wide),
+    )
+    (total, dmatrix, dbias), drows = jax.lax.scan(one, nothing, (parts.rows, parts.targets))
+    return total, (
+        drows.reshape(-1, drows.shape[-1])[:n_rows],
+        dmatrix[:, :vocab_size],
+        None if dbias is None else dbias[:vocab_size],
+    )
+
+
+class _Parts(NamedTuple):
+    """Columns filled up to W, a multiple of TILE; the rows in P equal parts of R."""
+
+    rows: Float[Array, "P R C"]
+    matrix: Float[Array, "C W"]
+    bias: Float[Array, " W"] | None
+    targets: Int[Array, "P R"]
+
+
+def _parts(rows, matrix, bias, targets, most_logits: int) -> _Parts:
+    n_rows, vocab_size = rows.shape[0], matrix.shape[1]
+    extra = -vocab_size % TILE
+    matrix = jnp.pad(matrix, ((0, 0), (0, extra)))
+    bias = None if bias is None else jnp.pad(bias, (0, extra))
+    # A target there would be one outside the vocabulary, which makes the loss NaN.
+    targets = jnp.where(targets >= vocab_size, vocab_size + extra, targets)
+    size = -(-n_rows // -(-n_rows * matrix.shape[1] // most_logits))
+    if size > TILE:
+        size += -size % TILE
+    missing = -n_rows % size
+    rows = jnp.pad(rows, ((0, missing), (0, 0))).reshape(-1, size, rows.shape[-1])
+    targets = jnp.pad(targets, (0, missing), constant_values=IGNORE).reshape(-1, size)
+    return _Parts(rows, matrix, bias, targets)
+
+
+def _part_loss(
+    rows: Float[Array, "R C"],
+    matrix: Float[Array, "C W"],
+    bias: Float[Array, " W"] | None,
+    targets: Int[Array, " R"],
+    vocab_size: int,
+) -> tuple[Float[Array, ""], Any]:
+    """Loss sum of one part, and the function that gives the logits' derivative."""
+    wide = jnp.promote_types(rows.dtype, jnp.float32)
+    logits = jnp.matmul(rows, matrix, preferred_element_type=wide)
+    if bias is not None:
+        logits = logits + bias
+    if matrix.shape[1] > vocab_size:  # no weight for the columns added
+        logits = jnp.where(jnp.arange(matrix.shape[1]) < vocab_size, logits, -jnp.inf)
+    loss, derivative = jax.vjp(lambda x: next_token_loss_sum(x, targets)[0], logits)
+    return loss, derivative

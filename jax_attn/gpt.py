@@ -3,22 +3,21 @@
 One class covers the lecture's model and GPT-2's shape; `GPTConfig` says which.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
+from jax_attn.activations import ACTIVATIONS
 from jax_attn.attention import MultiHeadAttention
 from jax_attn.cache import Cache, KeyValues
 from jax_attn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.config import GPTConfig
+from jax_attn.dropout import dropout
+from jax_attn.embedding import Embedding
 from jax_attn.layers import (
-    Embedding,
     add_to_all,
-    dropout,
     layer_norm,
     linear,
     matmul,
@@ -27,13 +26,6 @@ from jax_attn.layers import (
     zeros,
 )
 from jax_attn.loss import next_token_loss_sum
-
-# jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-}
 
 
 class FeedForward(nnx.Module):
@@ -181,7 +173,7 @@ class GPT(nnx.Module):
                 f"{length} tokens do not fit block_size {self.config.block_size}; "
                 "crop the input to its last block_size tokens"
             )
-        positions = self.position_embedding_table(jnp.arange(length))
+        positions = self.position_embedding_table.first_rows(length)
         return add_to_all(self.token_embedding_table(idx), positions)
 
     def hidden(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:

@@ -19,7 +19,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float
+
+from jax_attn.normalize import normalize
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -173,22 +175,6 @@ def linear(
     )
 
 
-class Embedding(nnx.Embed):
-    """A table of rows; an id outside it gives NaN, never another id's row.
-
-    torch raises there. Compiled code cannot, and plain indexing would clamp or wrap in silence.
-    """
-
-    def __call__(self, inputs: Integer[Array, "..."], out_sharding=None) -> Float[Array, "... C"]:
-        table = self.embedding[...].astype(self.dtype)
-        return table.at[inputs].get(
-            mode="fill",
-            fill_value=jnp.nan,
-            wrap_negative_indices=False,
-            out_sharding=out_sharding,
-        )
-
-
 @jax.custom_vjp
 def add_to_all(
     batch: Float[Array, "B T C"], sequence: Float[Array, "T C"]
@@ -212,55 +198,40 @@ def _add_to_all_backward(_, dy):
         rows = [dy[i].astype(wide) for i in range(dy.shape[0])]
         return functools.reduce(jnp.add, rows).astype(dy.dtype)
 
-    return dy, jax.lax.platform_dependent(dy, cpu=added, default=lambda dy: dy.sum(axis=0))
+    def summed(dy):
+        # Held in its order: XLA's GPU compiler would lay out the whole residual stream across the
+        # batch for the sake of this one sum.
+        dy = with_layout_constraint(dy, Layout(tuple(range(dy.ndim))))
+        return dy.sum(axis=0)
+
+    return dy, jax.lax.platform_dependent(dy, cpu=added, default=summed)
 
 
 add_to_all.defvjp(_add_to_all_forward, _add_to_all_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalize(
-    x: Float[Array, "*batch C"],
-    scale: Float[Array, " C"],
-    bias: Float[Array, " C"],
-    epsilon: float,
-) -> Float[Array, "*batch C"]:
-    """Each row of x less its mean, divided by its deviation; in at least float32.
+def linear_in_parts(
+    layer: nnx.Linear, x: Float[Array, "*batch I"], n: int
+) -> list[Float[Array, "*batch O"]]:
+    """`jnp.split(layer(x), n, axis=-1)`, on accelerators as n products.
 
-    Reverse-mode derivatives only. The derivative is written out for XLA's CPU compiler: the sums
-    over rows are products with a vector, four times as fast there as the sums of products that
-    differentiation gives.
+    That spares them two passes over memory, one that takes the common result apart and one that
+    puts its derivative together. A CPU is faster at the single large product.
     """
-    return _normalize_forward(x, scale, bias, epsilon)[0]
+    kernel, bias = layer.kernel[...], None if layer.bias is None else layer.bias[...]
+    x, kernel, bias = layer.promote_dtype((x, kernel, bias), dtype=layer.dtype)
 
+    def apart(x, kernel, bias):
+        parts = [matmul(x, part, x.dtype) for part in jnp.split(kernel, n, axis=-1)]
+        if bias is None:
+            return parts
+        return [y + part for y, part in zip(parts, jnp.split(bias, n), strict=True)]
 
-def _normalize_forward(x, scale, bias, epsilon):
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = wide.mean(axis=-1, keepdims=True)
-    centered = wide - mean
-    variance = (centered * centered).mean(axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    return centered * inverse * scale + bias, (x, scale, bias, mean, inverse)
+    def together(x, kernel, bias):
+        y = matmul(x, kernel, x.dtype)
+        return jnp.split(y if bias is None else y + bias, n, axis=-1)
 
-
-def _normalize_backward(epsilon, saved, dy):
-    del epsilon
-    x, scale, bias, mean, inverse = saved
-    normal_x = (x - mean) * inverse
-    weighted = dy * normal_x
-
-    def mean_times_scale(rows):
-        total = jnp.matmul(rows, scale.astype(rows.dtype), precision=jax.lax.Precision.HIGHEST)
-        return total[..., None] / x.shape[-1]
-
-    # What does not change a row's normalized values, its shift and its stretch, is taken out.
-    dx = inverse * (dy * scale - mean_times_scale(dy) - normal_x * mean_times_scale(weighted))
-    rows = tuple(range(x.ndim - 1))
-    dscale, dbias = weighted.sum(axis=rows), dy.sum(axis=rows)
-    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
-
-
-normalize.defvjp(_normalize_forward, _normalize_backward)
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=together, default=apart)
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -275,7 +246,7 @@ class LayerNorm(nnx.LayerNorm):
         assert self.bias is not None
         scale, bias = self.scale[...], self.bias[...]
         dtype = self.dtype or jnp.result_type(x, scale, bias)
-        return jnp.asarray(normalize(x, scale, bias, self.epsilon), dtype)
+        return normalize(x, scale, bias, self.epsilon, dtype)
 
 
 def layer_norm(
@@ -295,11 +266,3 @@ def layer_norm(
         dtype=dtype,
         param_dtype=param_dtype,
     )
-
-
-def dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
-    """Zeroes with probability `rate` and scales the rest by 1/(1-rate), once `train()` is called.
-
-    A model drops nothing until then, so that calling it is a function of its input.
-    """
-    return nnx.Dropout(rate, deterministic=True, rngs=rngs if rate > 0 else None)

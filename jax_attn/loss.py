@@ -29,24 +29,55 @@ def _loss_sum(wide: Float[Array, "*batch V"], targets: Int[Array, "*batch"]) -> 
 
 
 def _loss_sum_forward(wide, targets):
+    counted = targets != IGNORE
+    label = jnp.where(counted, targets, 0)
+    top, total, chosen = jax.lax.platform_dependent(
+        wide, label, cpu=_sums_in_passes, default=_sums_in_one_pass
+    )
     # With the largest logit at 0 first, as torch does it, a sure prediction's small loss is not the
     # difference of two large numbers.
-    top = wide.max(axis=-1)
-    exponentials = jnp.exp(wide - top[..., None])
-    total = exponentials.sum(axis=-1)
-    counted = targets != IGNORE
-    label = jnp.where(counted, targets, 0)[..., None]
-    # A negative index would wrap around to the vocabulary's end; one past it gives NaN.
-    label = jnp.where(label < 0, wide.shape[-1], label)
-    chosen = jnp.take_along_axis(wide, label, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
     losses = jnp.log(total) - (chosen - top)
-    return jnp.where(counted, losses, 0).sum(), (exponentials, total, targets)
+    return jnp.where(counted, losses, 0).sum(), (wide, top, total, targets)
+
+
+def _sums_in_passes(wide, label):
+    """Of each row: the largest logit, the sum of exp(logit - largest), and the label's logit."""
+    top = wide.max(axis=-1)
+    total = jnp.exp(wide - top[..., None]).sum(axis=-1)
+    # A negative index would wrap around to the vocabulary's end; one past it gives NaN.
+    label = jnp.where(label < 0, wide.shape[-1], label)[..., None]
+    chosen = jnp.take_along_axis(wide, label, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
+    return top, total, chosen
+
+
+def _sums_in_one_pass(wide, label):
+    """The same for an accelerator, whose time is that of reading the logits."""
+    vocab_size, axis = wide.shape[-1], wide.ndim - 1
+    of_label = label[..., None] == jnp.arange(vocab_size)
+
+    def add(a, b):
+        (top_a, total_a, chosen_a), (top_b, total_b, chosen_b) = a, b
+        top = jnp.maximum(top_a, top_b)
+        # Where they are equal both may be -inf.
+        total = total_a * jnp.where(top_a == top, 1, jnp.exp(top_a - top))
+        total += total_b * jnp.where(top_b == top, 1, jnp.exp(top_b - top))
+        return top, total, chosen_a + chosen_b
+
+    minus_infinity, zero = wide.dtype.type(-jnp.inf), wide.dtype.type(0)
+    top, total, chosen = jax.lax.reduce(
+        (wide, jnp.ones_like(wide), jnp.where(of_label, wide, 0)),
+        (minus_infinity, zero, zero),
+        add,
+        (axis,),
+    )
+    chosen = jnp.where((label >= 0) & (label < vocab_size), chosen, jnp.nan)
+    return top, jnp.where(jnp.isfinite(top), total, jnp.nan), chosen
 
 
 def _loss_sum_backward(saved, dloss):
-    exponentials, total, targets = saved
-    of_target = targets[..., None] == jnp.arange(exponentials.shape[-1])
-    dwide = dloss * (exponentials / total[..., None] - of_target)
+    wide, top, total, targets = saved
+    of_target = targets[..., None] == jnp.arange(wide.shape[-1])
+    dwide = dloss * (jnp.exp(wide - top[..., None]) / total[..., None] - of_target)
     return jnp.where((targets != IGNORE)[..., None], dwide, 0), None
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.attention import Head
 from jax_attn.cache import Cache
-from jax_attn.layers import Embedding, linear, normal, uniform_fan_in
+from jax_attn.embedding import Embedding
+from jax_attn.layers import linear, normal, uniform_fan_in
 
 
 class SingleHeadLanguageModel(nnx.Module):

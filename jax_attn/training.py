@@ -173,8 +173,10 @@ def train_step(
     # Both are known before the update, so that choosing between old and new takes no second pass
     # over the state; the learning rates that `TrainConfig` admits lead from there to finite
     # parameters. Squared, because a gradient that AdamW cannot square is as bad; and a sum, because
-    # XLA's CPU compiler would write down all the squares of a norm first.
-    gradient_sum = optax.tree.sum(grads)
+    # XLA's CPU compiler would write down all the squares of a norm first. Gradients of vectors are
+    # sums over a batch; held back, for XLA would put these and theirs into one, over the batch.
+    vectors = jax.tree.map(lambda g: jax.lax.optimization_barrier(g) if g.ndim < 2 else g, grads)
+    gradient_sum = optax.tree.sum(vectors)
     healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(gradient_sum * gradient_sum)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,45 @@
+"""The feed-forward's activations, by the names of `GPTConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gelu(x: Float[Array, "*shape"], approximate: bool) -> Float[Array, "*shape"]:
+    """GELU in at least float32, rounded once; exact (erf) or GPT-2's (tanh).
+
+    Reverse-mode derivatives only, taken from `x` alone: differentiation would keep six arrays of
+    this size, the largest of a block, where computing them again costs no reading from memory.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.nn.gelu(wide, approximate=approximate).astype(x.dtype)
+
+
+def _gelu_forward(x, approximate):
+    return gelu(x, approximate), x
+
+
+def _gelu_backward(approximate, x, dy):
+    # Without the barrier XLA finds that all was computed before, and keeps it after all.
+    x, dy = jax.lax.optimization_barrier((x, dy))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    function = partial(jax.nn.gelu, approximate=approximate)
+    _, derivative = jax.vjp(function, x.astype(wide))
+    (dx,) = derivative(dy.astype(wide))
+    return (dx.astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+# jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": partial(gelu, approximate=False),
+    "gelu_tanh": partial(gelu, approximate=True),
+}
