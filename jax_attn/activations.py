@@ -17,8 +17,7 @@ def gelu(x: Float[Array, "*shape"], approximate: bool) -> Float[Array, "*shape"]
     Reverse-mode derivatives only, taken from `x` alone: differentiation would keep six arrays of
     this size, the largest of a block, where computing them again costs no reading from memory.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jax.nn.gelu(wide, approximate=approximate).astype(x.dtype)
+    return jax.nn.gelu(x, approximate=approximate)
 
 
 def _gelu_forward(x, approximate):

@@ -38,12 +38,16 @@ def look_up(
     The gradient is added up in the table's own dtype: a bfloat16 sum stops growing at some 256
     equal terms, and a batch has an id far more often.
     """
+    return _rows(table, ids, dtype)
+
+
+def _rows(table, ids, dtype):
     rows = table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return rows.astype(dtype)
 
 
 def _forward(table, ids, dtype):
-    return look_up(table, ids, dtype), (table, ids)
+    return _rows(table, ids, dtype), (table, ids)
 
 
 def _backward(dtype, saved, dy):

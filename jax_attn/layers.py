@@ -12,6 +12,7 @@
 """
 
 import functools
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -145,6 +146,33 @@ def _matmul_rows_backward(out_dtype, saved, dy):
 matmul_rows.defvjp(_matmul_rows_forward, _matmul_rows_backward)
 
 
+@jax.custom_vjp
+def matmul_apart(
+    x: Float[Array, "*batch I"], kernels: Sequence[Float[Array, "I O"]]
+) -> list[Float[Array, "*batch O"]]:
+    """x times each of some kernels. Reverse-mode derivatives only."""
+    return [product(x, kernel, x.dtype) for kernel in kernels]
+
+
+def _matmul_apart_forward(x, kernels):
+    return matmul_apart(x, kernels), (x, kernels)
+
+
+def _matmul_apart_backward(saved, dys):
+    x, kernels = saved
+    dx, dkernels = None, []
+    for kernel, dy in zip(kernels, dys, strict=True):
+        part, dkernel = _matmul_backward(x.dtype, (x, kernel), dy)
+        # One after the other, for XLA's GPU compiler adds a product to an array as it writes it,
+        # but not to another product.
+        dx = part if dx is None else part + jax.lax.optimization_barrier(dx)
+        dkernels.append(dkernel)
+    return dx, dkernels
+
+
+matmul_apart.defvjp(_matmul_apart_forward, _matmul_apart_backward)
+
+
 def _linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
     """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
     del dimension_numbers, precision, out_sharding
@@ -222,7 +250,7 @@ def linear_in_parts(
     x, kernel, bias = layer.promote_dtype((x, kernel, bias), dtype=layer.dtype)
 
     def apart(x, kernel, bias):
-        parts = [matmul(x, part, x.dtype) for part in jnp.split(kernel, n, axis=-1)]
+        parts = matmul_apart(x, jnp.split(kernel, n, axis=-1))
         if bias is None:
             return parts
         return [y + part for y, part in zip(parts, jnp.split(bias, n), strict=True)]

@@ -17,7 +17,7 @@ import torch
 from flax import nnx
 
 import jax_attn
-import jax_attn.layers
+import jax_attn.dropout
 import jax_attn.training
 import torch_ref
 from parity_tests.harness import pairs
@@ -189,13 +189,16 @@ def evaluation_checks(rng: np.random.Generator) -> Checks:
 def stream_checks(rng: np.random.Generator) -> Checks:
     """The port's own masks: the right rate, and new ones at every call, layer, row and step."""
     rate, n = 0.2, 20_000
-    layer = jax_attn.layers.dropout(rate, nnx.Rngs(int(rng.integers(2**31))))
+    layer = jax_attn.dropout.dropout(rate, nnx.Rngs(int(rng.integers(2**31))))
     layer.train()
     first, second = (np.asarray(layer(jnp.ones(n))) for _ in range(2))
     deviation = (rate * (1 - rate) / n) ** 0.5
     yield holds("rate", abs(float((first == 0).mean()) - rate) < 6 * deviation)
     yield holds("scale", bool(np.isclose(np.unique(first), [0, 1 / (1 - rate)]).all()))
     yield holds("a new mask at every call", bool((first != second).any()))
+    kept = first.reshape(2, -1) > 0  # the two draws of each word
+    together = float(np.corrcoef(kept)[0, 1])
+    yield holds("two draws from a word are independent", abs(together) < 6 / (n / 2) ** 0.5)
 
     pair = pairs.gpt("lecture", n_layer=2, dropout_rate=RATE)
     weights = pair.weights(rng)
@@ -205,13 +208,13 @@ def stream_checks(rng: np.random.Generator) -> Checks:
 
     def observe(m: Any, a: Any) -> Any:
         m.train()
-        bernoulli = jax.random.bernoulli
+        keep_mask = jax_attn.dropout.keep_mask
 
-        def note(*args: Any, **kwargs: Any) -> Any:
-            masks.append(bernoulli(*args, **kwargs))
+        def note(*args: Any) -> Any:
+            masks.append(keep_mask(*args))
             return masks[-1]
 
-        with mock.patch.object(jax.random, "bernoulli", note):
+        with mock.patch.object(jax_attn.dropout, "keep_mask", note):
             return m(a["idx"])
 
     in_jax(lambda a: observe(pair.port(a["weights"], real_streams=True), a), arrays, np.float32)

@@ -15,8 +15,8 @@ import torch
 from flax import nnx
 
 import jax_attn
-import jax_attn.gpt
 import jax_attn.training
+from jax_attn.activations import ACTIVATIONS
 from jax_attn.blocked import CORES, POSITIONS_AT_ONCE
 from parity_tests.harness import pairs
 from parity_tests.harness.budgets import GRADIENT
@@ -179,7 +179,7 @@ def function_checks(rng: np.random.Generator) -> Checks:
         yield from both_tiers(
             f"{activation}, at 0 too",
             lambda a, f=reference: torch_function(f, a, ("x",)),
-            lambda a, name=activation: jax_function(jax_attn.gpt.ACTIVATIONS[name], a, ("x",)),
+            lambda a, name=activation: jax_function(ACTIVATIONS[name], a, ("x",)),
             {"x": x, "cotangent": rng.normal(size=x.shape)},
             budget=GRADIENT,
         )

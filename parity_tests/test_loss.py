@@ -119,14 +119,14 @@ def output_arrays(rng: np.random.Generator) -> Arrays:
 
 
 def output_reference(arrays: Any) -> torch.Tensor:
-    logits = arrays["hidden"] @ arrays["matrix"] + arrays["bias"]
+    logits = arrays["hidden"] @ arrays["matrix"] + arrays.get("bias", 0)
     return reference_loss({"logits": logits, "targets": arrays["targets"]})
 
 
 def output_in_parts(arrays: Any) -> jax.Array:
     """With room for the logits of 5 of the 14 rows, their columns padded to a multiple of 128."""
     total, count = jax_attn.chunked_loss.chunked_loss_sum(
-        arrays["hidden"], arrays["matrix"], arrays["bias"], arrays["targets"], 5 * 128
+        arrays["hidden"], arrays["matrix"], arrays.get("bias"), arrays["targets"], 5 * 128
     )
     return total / count
 
@@ -134,7 +134,10 @@ def output_in_parts(arrays: Any) -> jax.Array:
 def parts_checks(rng: np.random.Generator) -> Checks:
     """Output matrix and loss in one, a part of the logits at a time."""
     arrays = output_arrays(rng)
-    yield from both_tiers("in parts", output_reference, output_in_parts, arrays, budget=LOSS)
+    functions = output_reference, output_in_parts
+    yield from both_tiers("in parts", *functions, arrays, budget=LOSS)
+    without = {name: array for name, array in arrays.items() if name != "bias"}
+    yield from both_tiers("in parts, without bias", *functions, without, budget=LOSS)
     for label in (-2, V, -V):
         arrays["targets"][0, 1] = label
         loss = in_jax(output_in_parts, arrays, np.float64)

@@ -7,8 +7,8 @@ import inspect
 
 import pytest
 
+import jax_attn.activations
 import jax_attn.attention
-import jax_attn.gpt
 from parity_tests.harness.ladder import RUNGS, run_rung
 from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems
 from parity_tests.harness.mutants import REGISTRY
@@ -55,10 +55,10 @@ def test_registry():
 @pytest.mark.parametrize("mutant", REGISTRY, ids=lambda mutant: mutant.name)
 def test_can_be_planted_and_leaves_no_trace(mutant):
     """Fails where the port's source has moved on and an edit no longer finds its place."""
-    before = dict(vars(jax_attn.attention)), dict(jax_attn.gpt.ACTIVATIONS)
+    before = dict(vars(jax_attn.attention)), dict(jax_attn.activations.ACTIVATIONS)
     with mutant.planted():
         pass
-    assert (dict(vars(jax_attn.attention)), dict(jax_attn.gpt.ACTIVATIONS)) == before
+    assert (dict(vars(jax_attn.attention)), dict(jax_attn.activations.ACTIVATIONS)) == before
 
 
 def test_a_planted_function_is_another_one():

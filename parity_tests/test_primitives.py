@@ -11,7 +11,8 @@ from flax import nnx
 from torch.nn import functional as F
 
 import jax_attn
-import jax_attn.gpt
+import jax_attn.activations
+import jax_attn.embedding
 import jax_attn.layers
 from parity_tests.harness.pairs import B, C, T, V
 from parity_tests.harness.tiers import Checks, assert_all, both_tiers, holds, in_jax
@@ -78,7 +79,7 @@ def embedding_checks(rng: np.random.Generator) -> Checks:
 def apply_embedding(arrays: Mapping[str, Any]) -> Any:
     table = arrays["table"]
     layer = made(
-        lambda rngs: jax_attn.layers.Embedding(
+        lambda rngs: jax_attn.embedding.Embedding(
             *table.shape, embedding_init=jax_attn.layers.zeros, rngs=rngs, param_dtype=table.dtype
         )
     )
@@ -131,7 +132,7 @@ def activation_checks(rng: np.random.Generator) -> Checks:
         yield from both_tiers(
             name,
             lambda a, f=reference: f(a["x"]),
-            lambda a, name=name: jax_attn.gpt.ACTIVATIONS[name](a["x"]),
+            lambda a, name=name: jax_attn.activations.ACTIVATIONS[name](a["x"]),
             {"x": x},
         )
 

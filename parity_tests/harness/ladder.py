@@ -22,6 +22,7 @@ RUNGS: dict[str, str] = {
     "gpt": "hidden states, wei, logits",
     "loss": "cross-entropy and its estimates",
     "gradients": "every leaf and input",
+    "accelerators": "what replaces CPU's ways elsewhere",
     "optimizer": "AdamW with its state, clipping, schedule",
     "trajectory": "200 steps on the same batches",
     "generation": "greedy and sampled tokens",

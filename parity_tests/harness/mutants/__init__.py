@@ -1,6 +1,7 @@
 """The registry of planted bugs: one fault each, in every part of the port."""
 
 from parity_tests.harness.mutants import (
+    accelerators,
     attention,
     bridge,
     data,
@@ -23,6 +24,7 @@ REGISTRY: tuple[Mutant, ...] = (
     *generation.MUTANTS,
     *dropout.MUTANTS,
     *run.MUTANTS,
+    *accelerators.MUTANTS,
 )
 
 __all__ = ["REGISTRY", "Mutant"]

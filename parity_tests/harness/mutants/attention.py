@@ -129,14 +129,16 @@ MUTANTS = [
     _mutant(
         "fused matrix cut as key, query, value",
         "for query, key, value",
-        edited(f"{MULTI}._query_key_value", "query, key, value = jnp", "key, query, value = jnp"),
+        edited(
+            f"{MULTI}._query_key_value", "query, key, value = linear", "key, query, value = linear"
+        ),
     ),
     _mutant(
         "interleaved parts",
         "columns taken as q k v q k v …",
         edited(
             f"{MULTI}._query_key_value",
-            "query, key, value = jnp.split(self.qkv(x), 3, axis=-1)",
+            "query, key, value = linear_in_parts(self.qkv, x, 3)",
             "query, key, value = (self.qkv(x)[..., part::3] for part in range(3))",
         ),
     ),

@@ -9,7 +9,7 @@ from flax import nnx
 
 from parity_tests.harness.mutants.planting import Mutant, Plant, edited, wrapped
 
-LAYER = "jax_attn.layers:dropout"
+LAYER = "jax_attn.dropout:dropout"
 MULTI = "jax_attn.attention:MultiHeadAttention.__call__"
 
 

@@ -20,7 +20,9 @@ from parity_tests.harness.mutants.planting import (
 )
 
 SUM = "jax_attn.loss:next_token_loss_sum"
+PASSES = "jax_attn.loss:_sums_in_passes"
 MEAN = "jax_attn.loss:next_token_loss"
+NORM_ON_CPU = "jax_attn.normalize:_on_cpu"
 BLOCKS = "jax_attn.blocked:_backward"
 GRADIENTS = "jax_attn.training:loss_and_gradients"
 EVALUATE = "jax_attn.training:evaluate"
@@ -110,7 +112,7 @@ MUTANTS = [
     _loss_mutant(
         "no maximum",
         "exp(logits) overflows",
-        in_loss("wide.max(axis=-1)", "jnp.zeros(wide.shape[:-1])"),
+        edited(PASSES, "wide.max(axis=-1)", "jnp.zeros(wide.shape[:-1])"),
     ),
     _loss_mutant(
         "difference of large numbers",
@@ -125,7 +127,7 @@ MUTANTS = [
     _loss_mutant(
         "targets clamped",
         "one outside the vocabulary counts as its last token",
-        in_loss('mode="fill", fill_value=jnp.nan', 'mode="clip"'),
+        edited(PASSES, 'mode="fill", fill_value=jnp.nan', 'mode="clip"'),
     ),
     _loss_mutant(
         "mean of the parts' means",
@@ -164,8 +166,8 @@ MUTANTS = [
         "derivative multiplied out",
         "both terms of the loss's derivative times the factor from outside, not their difference",
         in_loss(
-            "dloss * (exponentials / total[..., None] - of_target)",
-            "dloss * exponentials / total[..., None] - dloss * of_target",
+            "dloss * (jnp.exp(wide - top[..., None]) / total[..., None] - of_target)",
+            "dloss * jnp.exp(wide - top[..., None]) / total[..., None] - dloss * of_target",
             "_loss_sum_backward",
         ),
         equivalent="another order of the same products, within rounding",
@@ -173,12 +175,12 @@ MUTANTS = [
     _gradient_mutant(
         "half a gradient at 0",
         "maximum(x, 0) for ReLU",
-        item("jax_attn.gpt:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
+        item("jax_attn.activations:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
     ),
     _gradient_mutant(
         "repeated ids overwrite",
         "the embedding's gradient is set, not added",
-        patched("jax_attn.layers:Embedding.__call__", scattered),
+        patched("jax_attn.embedding:Embedding.__call__", scattered),
     ),
     _gradient_mutant(
         "blocks: softmax's mean left out",
@@ -201,13 +203,13 @@ MUTANTS = [
         "parts: loss derivative not scaled",
         "the gradient of a sum where that of a mean is due",
         derivative(
-            "jax_attn.chunked_loss:_loss_of_parts", "_backward", "(dmatrix * scaled)", "dmatrix"
+            "jax_attn.chunked_loss:_loss_in_parts", "_backward", "(dmatrix * scaled)", "dmatrix"
         ),
     ),
     _gradient_mutant(
         "loss: derivative not normalized",
         "exp(logits) for their softmax",
-        in_loss("exponentials / total[..., None]", "exponentials", "_loss_sum_backward"),
+        in_loss(" / total[..., None]", "", "_loss_sum_backward"),
     ),
     _gradient_mutant(
         "loss: ignored targets pull",
@@ -217,37 +219,25 @@ MUTANTS = [
     _gradient_mutant(
         "norm: mean left in",
         "the derivative keeps what a shift of the row would take",
-        derivative(
-            "jax_attn.layers:normalize", "_normalize_backward", " - mean_times_scale(dy)", ""
-        ),
+        edited(NORM_ON_CPU, " - mean_times_scale(dy)", ""),
     ),
     _gradient_mutant(
         "norm: stretch left in",
         "the derivative keeps what a stretch of the row would take",
-        derivative(
-            "jax_attn.layers:normalize",
-            "_normalize_backward",
-            " - normal_x * mean_times_scale(weighted)",
-            "",
-        ),
+        edited(NORM_ON_CPU, " - normal_x * mean_times_scale(weighted)", ""),
     ),
     _gradient_mutant(
         "norm: means without the scale",
         "both means taken before the scale",
-        derivative(
-            "jax_attn.layers:normalize",
-            "_normalize_backward",
-            "scale.astype(rows.dtype)",
-            "jnp.ones_like(scale, rows.dtype)",
-        ),
+        edited(NORM_ON_CPU, "scale.astype(rows.dtype)", "jnp.ones_like(scale, rows.dtype)"),
     ),
     _loss_mutant(
         "parts: added columns weigh",
         "logits of 0 for the ids that pad the vocabulary",
         edited(
-            "jax_attn.chunked_loss:chunked_loss_sum",
-            "constant_values=-jnp.inf",
-            "constant_values=0",
+            "jax_attn.chunked_loss:_part_loss",
+            "logits, -jnp.inf)",
+            "logits, 0)",
         ),
     ),
     _gradient_mutant(
@@ -278,8 +268,8 @@ MUTANTS = [
         "stop_gradient on the position embedding",
         edited(
             "jax_attn.gpt:GPT.embed",
-            "self.position_embedding_table(jnp.arange(length))",
-            "jax.lax.stop_gradient(self.position_embedding_table(jnp.arange(length)))",
+            "self.position_embedding_table.first_rows(length)",
+            "jax.lax.stop_gradient(self.position_embedding_table.first_rows(length))",
         ),
     ),
     _gradient_mutant(
@@ -338,7 +328,7 @@ MUTANTS = [
         "straight through",
         "ReLU's gradient is 1 everywhere",
         item(
-            "jax_attn.gpt:ACTIVATIONS",
+            "jax_attn.activations:ACTIVATIONS",
             "relu",
             lambda x: x + jax.lax.stop_gradient(jax.nn.relu(x) - x),
         ),

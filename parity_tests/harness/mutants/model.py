@@ -14,8 +14,8 @@ GPT = "jax_attn.gpt:GPT"
 OUTPUT = "jax_attn.gpt:LanguageModelHead.__call__"
 BIGRAM_LOSS = "jax_attn.bigram:BigramLanguageModel.loss_sum"
 NORM = "jax_attn.layers:layer_norm"
-EMBEDDING = "jax_attn.layers:Embedding.__call__"
-ACTIVATIONS = "jax_attn.gpt:ACTIVATIONS"
+EMBEDDING = "jax_attn.embedding:_rows"
+ACTIVATIONS = "jax_attn.activations:ACTIVATIONS"
 AVERAGES = "jax_attn.averaging:averaging_weights"
 
 
@@ -88,8 +88,8 @@ MUTANTS = [
         "fast variance",
         "mean(x²) - mean(x)², flax's default",
         derivative(
-            "jax_attn.layers:normalize",
-            "_normalize_forward",
+            "jax_attn.normalize:normalize",
+            "_forward",
             "(centered * centered).mean(axis=-1, keepdims=True)",
             "(wide * wide).mean(axis=-1, keepdims=True) - mean * mean",
         ),
@@ -166,12 +166,12 @@ MUTANTS = [
     _model_mutant(
         "positions from 1",
         "off by one",
-        edited(f"{GPT}.embed", "jnp.arange(length)", "jnp.arange(1, length + 1)"),
+        edited(f"{GPT}.embed", ".first_rows(length)", "(jnp.arange(1, length + 1))"),
     ),
     _model_mutant(
         "positions from the end",
         "the newest token is at 0",
-        edited(f"{GPT}.embed", "jnp.arange(length)", "jnp.arange(length)[::-1]"),
+        edited(f"{GPT}.embed", ".first_rows(length)", ".first_rows(length)[::-1]"),
     ),
     _model_mutant(
         "embedding times sqrt(C)",

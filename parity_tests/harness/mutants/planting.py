@@ -26,6 +26,7 @@ Class = Literal[
     "generation",
     "dropout",
     "run",
+    "accelerator",
 ]
 Plant = Callable[[], AbstractContextManager[Any]]
 

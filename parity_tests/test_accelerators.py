@@ -1,0 +1,87 @@
+"""What the port does otherwise on accelerators than on a CPU, done on a CPU.
+
+Where a way of computing pays on one kind of device only, the port names each device's own. The
+kernels of cuDNN and of the TPU are in the rung of attention; all others run anywhere.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_attn.embedding
+from parity_tests import test_gradients, test_loss, test_primitives
+from parity_tests.harness import pairs
+from parity_tests.harness.pairs import STYLES, C
+from parity_tests.harness.programs import forget_programs
+from parity_tests.harness.tiers import Checks, assert_all, holds, in_jax
+
+
+@contextmanager
+def off_the_cpu() -> Iterator[None]:
+    """Every choice by platform falls as it does where there is an accelerator."""
+
+    def choose(*args: Any, default: Any, **_: Any) -> Any:
+        return default(*args)
+
+    forget_programs()
+    try:
+        with mock.patch.object(jax.lax, "platform_dependent", choose):
+            yield
+    finally:
+        forget_programs()
+
+
+def checks(seed: int) -> Checks:
+    rng = np.random.default_rng([seed, 1])  # other arrays than those of the same checks elsewhere
+    with off_the_cpu():
+        yield from test_primitives.embedding_checks(rng)
+        yield from test_primitives.layer_norm_checks(rng)
+        yield from test_gradients.module_checks(rng)
+        yield from test_gradients.function_checks(rng)
+        for style in STYLES:
+            name = f"{style} GPT"
+            yield from test_gradients.model_checks(name, pairs.gpt(style), rng)
+        yield from test_loss.function_checks(rng)
+        yield from test_loss.outside_checks(rng)
+        yield from test_loss.parts_checks(rng)
+    yield from whole_gradient_checks(rng)
+
+
+def whole_gradient_checks(rng: np.random.Generator) -> Checks:
+    """An id that a batch has 4,096 times gets all of its gradient, whatever the rows' dtype.
+
+    A bfloat16 sum stops at some 256 of them: the next one is less than half its last bit.
+    """
+    n = 4096
+    rows_by_product = jax_attn.embedding.ROWS_BY_PRODUCT
+    cotangent = rng.integers(1, 4, size=C).astype(np.float64)
+
+    def gradient(arrays: Any, n_rows: int) -> jax.Array:
+        def total(table: jax.Array) -> jax.Array:
+            ids = jnp.full((8, n // 8), 1)
+            rows = jax_attn.embedding.look_up(table, ids, jnp.bfloat16)
+            return (rows * arrays["cotangent"].astype(jnp.bfloat16)).sum(dtype=jnp.float32)
+
+        return jax.grad(total)(jnp.zeros((n_rows, C)))
+
+    for n_rows in (3, rows_by_product + 1):
+        found = in_jax(lambda a, n=n_rows: gradient(a, n), {"cotangent": cotangent}, np.float32)
+        with off_the_cpu():
+            elsewhere = in_jax(
+                lambda a, n=n_rows: gradient(a, n), {"cotangent": cotangent}, np.float32
+            )
+        for where, got in (("on a CPU", found), ("elsewhere", elsewhere)):
+            whole = np.zeros((n_rows, C))
+            whole[1] = n * cotangent
+            yield holds(f"4,096 times one of {n_rows} ids, {where}", bool((got == whole).all()))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_checks(seed):
+    assert_all(checks(seed))
