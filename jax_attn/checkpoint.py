@@ -238,10 +238,19 @@ def _from_named_arrays(like: TrainState, arrays: Mapping[str, Any]) -> TrainStat
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     values = [
-        jax.random.wrap_key_data(arrays[name]) if _is_key(leaf) else arrays[name]
+        jax.random.wrap_key_data(arrays[name], impl=_generator(leaf))
+        if _is_key(leaf)
+        else arrays[name]
         for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, values)
+
+
+def _generator(key: Any) -> Any:
+    """The random generator that `key`, which may be its shape only, is of."""
+    found = []
+    jax.eval_shape(lambda k: found.append(jax.random.key_impl(k)), key)
+    return found[0]
 
 
 def _is_key(x: Any) -> bool:

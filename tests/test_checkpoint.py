@@ -184,3 +184,29 @@ def test_the_arrays_may_be_donated_as_soon_as_save_returns(run):
     jax.block_until_ready(overwrite(state))
     checkpoints.close()
     assert_same(restore(run), expected)
+
+
+KEYS = {
+    "threefry": lambda: jax.random.key(5, impl="threefry2x32"),
+    "rbg": lambda: jax.random.key(5, impl="rbg"),
+    "several of unsafe_rbg": lambda: jax.random.split(jax.random.key(5, impl="unsafe_rbg"), 3),
+    "integers": lambda: jax.random.PRNGKey(5),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_random_keys_of_every_kind_come_back(run, kind):
+    """Whatever JAX's own generator is by then."""
+
+    def with_key(state):
+        return dataclasses.replace(state, rest={"key": KEYS[kind]()})
+
+    checkpoints = Checkpoints(run, unheard)
+    state = with_key(state_at(run, 3))
+    checkpoints.save(state)
+    checkpoints.finish_writing()
+    restored = checkpoints.restore(jax.eval_shape(with_key, run.shapes()))
+    checkpoints.close()
+    before, after = state.rest["key"], restored.rest["key"]
+    assert before.dtype == after.dtype
+    assert_same(jax.random.key_data(before), jax.random.key_data(after))
