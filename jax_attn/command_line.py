@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from jax_attn.config import TrainConfig
 from jax_attn.errors import InputError
 from jax_attn.presets import PRESETS
+from jax_attn.tyro_or_exit import tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
 `python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped."""

@@ -134,8 +134,11 @@ def cache_dir() -> Path:
     given = os.environ.get("JAX_ATTN_CACHE")
     if given:
         return Path(given)
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ModuleNotFoundError:  # what it would say on Linux
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return Path(base) / "jax_attn"
     return Path(platformdirs.user_cache_dir("jax_attn"))
 
 
@@ -149,10 +152,12 @@ def load_corpus(data: str, warn: Callable[[str], None]) -> Corpus:
     if data == "tinyshakespeare":
         try:
             return _read_file(_fetch_tinyshakespeare(), name=data)
-        except OSError as error:
+        except (OSError, ModuleNotFoundError) as error:
+            missing = isinstance(error, ModuleNotFoundError)
+            reason = f"{error.name} is not installed" if missing else type(error).__name__
             warn(
-                f"tinyshakespeare is neither in {cache_dir()} nor to be fetched "
-                f"({type(error).__name__}); going on with --data python-docs"
+                f"tinyshakespeare is neither in {cache_dir()} nor to be fetched ({reason}); "
+                "going on with --data python-docs"
             )
             data = "python-docs"
     if data == "python-docs":
@@ -161,7 +166,10 @@ def load_corpus(data: str, warn: Callable[[str], None]) -> Corpus:
 
 
 def _fetch_tinyshakespeare() -> Path:
-    """Path of the checked copy. OSError when there is none and none can be fetched."""
+    """Path of the checked copy. OSError when there is none and none can be fetched.
+
+    ModuleNotFoundError where the downloader is not installed.
+    """
     path = cache_dir() / "tinyshakespeare.txt"
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == TINYSHAKESPEARE_SHA256:
         return path  # spares the half second that importing the downloader takes

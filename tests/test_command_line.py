@@ -1,6 +1,7 @@
 """train.py and python -m jax_attn.generate, as a user calls them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -248,6 +249,46 @@ def test_as_a_program_and_plain_lines_without_a_terminal(text, tmp_path):
         cwd=ROOT,
     )
     assert (sample.returncode, sample.stderr) == (0, "")
+
+
+WITHOUT = """
+import sys, runpy
+for name in {missing}:
+    sys.modules[name] = None
+sys.argv = {argv}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def without(missing, argv, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(missing=missing, argv=list(map(str, argv)))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "missing"),
+    [("train.py", "tyro"), ("jax_attn/generate/__main__.py", "docstring_parser")],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(program, missing):
+    run = without([missing], [program])
+    assert (run.returncode, run.stdout) == (2, "")
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"error: {missing} is not installed")
+    assert line.endswith("pip install tyro")
+
+
+def test_a_run_needs_neither_a_downloader_nor_the_platforms_folders(tmp_path):
+    arguments = ["bigram", *TINY, "--out", tmp_path / "run"]
+    home = {"JAX_ATTN_CACHE": "", "HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    run = without(["pooch", "platformdirs"], ["train.py", *arguments], **home)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "pooch is not installed" in run.stdout
+    assert (tmp_path / "run" / "sample.txt").exists()
 
 
 def test_help_tells_of_presets_and_resuming(call):

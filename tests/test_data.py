@@ -1,5 +1,6 @@
 import os
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,15 @@ def test_without_network_or_copy_training_goes_on_with_the_standard_library(tmp_
     assert "going on with --data python-docs" in warnings[0]
 
 
+def test_without_a_downloader_training_goes_on_with_the_standard_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_ATTN_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    warnings = []
+    assert ja.load_corpus("tinyshakespeare", warnings.append).name == "python-docs"
+    (line,) = warnings
+    assert "nor to be fetched (pooch is not installed); going on with --data python-docs" in line
+
+
 def test_a_damaged_copy_is_not_used(tmp_path, monkeypatch):
     def no_network(*_, **__):
         raise OSError("no network")
@@ -212,3 +222,15 @@ def test_the_cache_folder_can_be_chosen(monkeypatch):
     assert data.cache_dir() == Path("some/where")
     monkeypatch.delenv("JAX_ATTN_CACHE")
     assert data.cache_dir().name == "jax_attn"
+
+
+def test_without_platformdirs_the_cache_folder_is_where_it_is_on_linux(monkeypatch):
+    monkeypatch.delenv("JAX_ATTN_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    known = data.cache_dir()
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert data.cache_dir() == Path("~/.cache/jax_attn").expanduser()
+    if sys.platform == "linux":
+        assert data.cache_dir() == known
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert data.cache_dir() == Path("/elsewhere/jax_attn")
