@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from jax_attn.flash import accelerator
+
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 ONEDNN = "xla_cpu_experimental_onednn_fusion_type"
 
@@ -29,6 +31,15 @@ CPU_TRAINING_OPTIONS = {
     "xla_cpu_use_onednn": "True",
     "xla_backend_optimization_level": "1",
 }
+
+# For training on a GPU, so that the same step gives the same bits: sums by atomics, also those in
+# cuDNN's attention, give way to ordered ones, and kernels are no longer chosen by stopwatch: XLA
+# takes the first one that compiles. For products that is a good one if they all go to cuBLASLt,
+# which names first what its heuristic thinks fastest.
+GPU_TRAINING_OPTIONS = {
+    "xla_gpu_exclude_nondeterministic_ops": "True",
+    "xla_gpu_enable_triton_gemm": "False",
+}
 warnings.filterwarnings(
     "ignore",
     r"Error writing persistent compilation cache entry .* thunk kind: onednn-fusion",
@@ -36,12 +47,20 @@ warnings.filterwarnings(
 )
 
 
-@functools.cache
 def compiler_options(*, training: bool = False) -> dict[str, str]:
-    """Options for the default backend; none where this jaxlib does not know them."""
-    if jax.default_backend() != "cpu":
+    """Options for what programs are compiled for; none where this jaxlib does not know them."""
+    device = accelerator()
+    return dict(_known_options("cpu" if device is None else device.platform, training))
+
+
+@functools.cache
+def _known_options(platform: str, training: bool) -> dict[str, str]:
+    if platform == "cpu":
+        options = CPU_TRAINING_OPTIONS if training else CPU_OPTIONS
+    elif platform == "cuda" and training:
+        options = GPU_TRAINING_OPTIONS
+    else:
         return {}
-    options = CPU_TRAINING_OPTIONS if training else CPU_OPTIONS
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
@@ -50,9 +69,10 @@ def compiler_options(*, training: bool = False) -> dict[str, str]:
 
 
 class Compiled:
-    """A decorator: `jax.jit` whose options are looked up at the first call.
+    """A decorator: `jax.jit` whose options are looked up when it is called.
 
-    At import the backend is not known, and asking for it would start it.
+    At import the backend is not known, and asking for it would start it; and a program may be
+    compiled for another device than the one here (`flash.compiling_for`).
     """
 
     def __init__(
@@ -62,11 +82,17 @@ class Compiled:
         self._function = function
         self._training = training
         self._jit_arguments = jit_arguments
+        self._by_options: dict[tuple[tuple[str, str], ...], Any] = {}
 
-    @functools.cached_property
+    @property
     def _jitted(self) -> Any:
         options = compiler_options(training=self._training)
-        return jax.jit(self._function, compiler_options=options, **self._jit_arguments)
+        key = tuple(options.items())
+        if key not in self._by_options:
+            self._by_options[key] = jax.jit(
+                self._function, compiler_options=options, **self._jit_arguments
+            )
+        return self._by_options[key]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))
@@ -79,7 +105,8 @@ class Compiled:
         return self._jitted.lower(*args, **kwargs)
 
     def clear_cache(self) -> None:
-        self._jitted.clear_cache()
+        for jitted in self._by_options.values():
+            jitted.clear_cache()
 
 
 def compiled(**jit_arguments: Any) -> Callable[[Callable[..., Any]], Compiled]:

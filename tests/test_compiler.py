@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from jax_attn import compiler, layers
+from jax_attn.flash import Accelerator, compiling_for
 
 
 @pytest.fixture
 def probed_anew():
-    compiler.compiler_options.cache_clear()
+    compiler._known_options.cache_clear()
     yield
-    compiler.compiler_options.cache_clear()
+    compiler._known_options.cache_clear()
 
 
 @compiler.compiled(static_argnames="n", donate_argnames="x")
@@ -82,6 +83,36 @@ def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch, probe
     assert compiler.compiler_options() == {}
 
 
-def test_none_for_other_devices(monkeypatch, probed_anew):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert compiler.compiler_options() == {}
+GPU, TPU = Accelerator("cuda", 9.0), Accelerator("tpu")
+
+
+def test_on_a_gpu_training_is_asked_to_give_the_same_bits():
+    """With names that this jaxlib knows: an unknown one would be left out without a word."""
+    with compiling_for(GPU):
+        assert compiler.compiler_options(training=True) == {
+            "xla_gpu_exclude_nondeterministic_ops": "True",
+            "xla_gpu_enable_triton_gemm": "False",
+        }
+        assert compiler.compiler_options() == {}
+
+
+def test_none_for_a_tpu():
+    with compiling_for(TPU):
+        assert compiler.compiler_options(training=True) == compiler.compiler_options() == {}
+
+
+def test_one_function_has_the_options_of_each_device(monkeypatch):
+    given = []
+    jit = jax.jit
+
+    def noted(function, compiler_options=None, **more):
+        given.append(compiler_options)
+        return jit(function, **more)
+
+    function = compiler.Compiled(lambda x: x + 1, training=True)
+    function.lower(1.0)
+    monkeypatch.setattr(jax, "jit", noted)
+    with compiling_for(GPU):
+        function.lower(1.0)
+    function.lower(1.0)
+    assert given == [compiler.GPU_TRAINING_OPTIONS]
