@@ -38,11 +38,14 @@ from jax_attn.checkpoint import Checkpoints
 from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.config import GPTShape
 from jax_attn.data import cache_dir
+from jax_attn.device_choices import choose_for_device, memory_in_use
+from jax_attn.flash import accelerator
 from jax_attn.flops import utilisation
 from jax_attn.gpt import GPT
 from jax_attn.models import count_parameters
 from jax_attn.nan_search import find_nan
 from jax_attn.painter import Painter
+from jax_attn.precision import describe_products, products
 from jax_attn.program_cache import keep_programs
 from jax_attn.progress import TrainingProgress
 from jax_attn.report import attention_choice, describe, evaluate_split, finish
@@ -79,7 +82,11 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
         with run.locked():
             if isinstance(arguments, ResumedRun) and arguments.steps is not None:
                 run = run.with_steps(arguments.steps)
-            with Painter() as painter, contextlib.closing(Checkpoints(run, say)) as checkpoints:
+            with (
+                Painter() as painter,
+                contextlib.closing(Checkpoints(run, say)) as checkpoints,
+                products(run.config),
+            ):
                 return train_in(run, corpus, checkpoints, painter, arguments, console, stop, say)
 
 
@@ -93,9 +100,12 @@ def open_run(arguments: NewRun | ResumedRun, say: Callable[[str], None]) -> tupl
         corpus = load_corpus(arguments.config.data, warn=say)
         config = dataclasses.replace(arguments.config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
+        config, reasons = choose_for_device(config, accelerator(), memory_in_use())
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         path = arguments.out or Path("runs") / f"{arguments.preset}-{stamp}"
         run = Run.create(path, config, corpus)
+        for reason in reasons:
+            say(f"chosen   {reason}")
 
     return run, corpus
 
@@ -129,7 +139,10 @@ def train_in(
     n_parameters = count_parameters(model)
     device = jax.devices()[0]
     say(f"model    {describe(model)}, {n_parameters:,} parameters")
-    say(f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {config.dtype}")
+    numbers = config.dtype
+    if numbers == "float32":
+        numbers += f", {describe_products(config, accelerator())}"
+    say(f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {numbers}")
     if isinstance(model, GPT):
         say(f"attention {attention_choice(model, config.dtype)}")
     say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax
 import optax
 
 from jax_attn.config import TrainConfig
+from jax_attn.flash import accelerator
+from jax_attn.precision import products
 from jax_attn.report import compile_sampling, compile_split_evaluation
 from jax_attn.training import Batches, TrainState, train_chunk
 
@@ -27,6 +30,18 @@ def compile_training(
     return lowered.compile(), time.perf_counter() - begun
 
 
+def smaller_programs() -> tuple[Callable[[Any, TrainConfig], None], ...]:
+    """What compiles those that are made beside the training program: on a GPU none.
+
+    Their kernels are chosen there by stopwatch, which nothing else may disturb: they are compiled
+    when they are used. The training program's are not (`GPU_TRAINING_OPTIONS`).
+    """
+    device = accelerator()
+    if device is not None and device.platform in ("cuda", "rocm"):
+        return ()
+    return compile_split_evaluation, compile_sampling
+
+
 class CompiledAhead:
     """The programs of training, evaluation and sampling, made from the `shapes` of a state.
 
@@ -42,16 +57,23 @@ class CompiledAhead:
         config: TrainConfig,
     ) -> None:
         threads = ThreadPoolExecutor(2)  # training in one, the smaller programs in the other
-        self.training: Future[tuple[Any, float]] = threads.submit(
+
+        def submit(compile_one: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            def with_the_runs_products() -> Any:
+                with products(config):
+                    return compile_one(*arguments)
+
+            return threads.submit(with_the_runs_products)
+
+        self.training: Future[tuple[Any, float]] = submit(
             compile_training, shapes, batches, optimizer, n_steps, config.accumulate_steps
         )
         self._others = [
-            threads.submit(compile_others, shapes.model(), config)
-            for compile_others in (compile_split_evaluation, compile_sampling)
+            submit(compile_one, shapes.model(), config) for compile_one in smaller_programs()
         ]
         threads.shutdown(wait=False)  # they end after the last program
 
     def wait(self) -> None:
-        """Until evaluation and sampling will find their programs."""
+        """Until evaluation and sampling will find the programs that are made for them."""
         for program in self._others:
             program.result()

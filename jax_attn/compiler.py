@@ -57,7 +57,7 @@ def compiler_options(*, training: bool = False) -> dict[str, str]:
 def _known_options(platform: str, training: bool) -> dict[str, str]:
     if platform == "cpu":
         options = CPU_TRAINING_OPTIONS if training else CPU_OPTIONS
-    elif platform == "cuda" and training:
+    elif platform in ("cuda", "rocm") and training:
         options = GPU_TRAINING_OPTIONS
     else:
         return {}

@@ -17,6 +17,9 @@ from jax_attn.errors import InputError
 # `train_step` relies.
 LARGEST_LEARNING_RATE = 1e6
 
+# Values of `TrainConfig` that leave a choice to the device (jax_attn/device_choices.py).
+LEFT_OPEN = {"dtype": "auto", "accumulate_steps": 0}
+
 Activation = Literal["relu", "gelu", "gelu_tanh"]
 
 
@@ -174,9 +177,12 @@ class TrainConfig:
     eval_every: int  # steps between evaluations over the whole validation split
     checkpoint_every: int  # steps between checkpoints; the last step is always saved
     data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a UTF-8 file
-    accumulate_steps: int = 1  # micro-batches a step: same result, less memory
+    accumulate_steps: int = 1  # micro-batches a step: same result, less memory; 0 = as few as fit
     remat: bool = False  # compute a GPT's inner arrays again instead of keeping them: less memory
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
+    # of the computation; parameters stay float32; auto: bfloat16 on an accelerator that has it
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    # of float32 products: default is TF32 on a GPU, bfloat16 on a TPU, and highest with --rng torch
+    precision: Literal["default", "high", "highest"] = "default"
     rng: Literal["jax", "torch"] = "jax"  # "torch": draw all as the lecture's script in torch does
     seed: int = 1337  # of initial weights, batches, dropout and the sample
     sample_tokens: int = 500  # length of the sample written at the end
@@ -191,7 +197,6 @@ class TrainConfig:
             "learning_rate",
             "eval_every",
             "checkpoint_every",
-            "accumulate_steps",
             "sample_tokens",
         )
         if not self.learning_rate <= LARGEST_LEARNING_RATE:
@@ -204,7 +209,9 @@ class TrainConfig:
                 f"learning_rate {self.learning_rate} times weight_decay "
                 f"{self.optimizer.weight_decay} is above 1: a step would decay past zero"
             )
-        if self.batch_size % self.accumulate_steps:
+        if self.accumulate_steps < 0:
+            raise InputError(f"accumulate_steps is {self.accumulate_steps}; give 0 or more")
+        if self.accumulate_steps and self.batch_size % self.accumulate_steps:
             raise InputError(
                 f"batch_size {self.batch_size} is not divisible by "
                 f"accumulate_steps {self.accumulate_steps}"
@@ -214,8 +221,17 @@ class TrainConfig:
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed} is outside [0, 2^32)")
 
+    @property
+    def product_precision(self) -> Literal["default", "high", "highest"]:
+        """Of float32 products. Who replays torch's draws wants its numbers, too."""
+        replayed = self.rng == "torch" and self.precision == "default"
+        return "highest" if replayed else self.precision
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, exactly undone by `from_dict`."""
+        """Plain JSON types, exactly undone by `from_dict`; only of what has nothing left open."""
+        for name, left_open in LEFT_OPEN.items():
+            if getattr(self, name) == left_open:
+                raise InputError(f"{name} {left_open} is to be chosen before a run is created")
         fields = dataclasses.asdict(self)
         fields["model"] = {"kind": self.model.kind} | fields["model"]
         return fields
@@ -228,6 +244,9 @@ class TrainConfig:
             model = dict(fields["model"])
             shape = _checked(shapes[model.pop("kind")], model)
             optimizer = _checked(OptimizerConfig, dict(fields["optimizer"]))
+            for name, left_open in LEFT_OPEN.items():
+                if fields.get(name) == left_open:
+                    raise ValueError(f"{name} is {left_open!r}")
             return _checked(cls, fields | {"model": shape, "optimizer": optimizer})
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):

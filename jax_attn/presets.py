@@ -59,6 +59,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             learning_rate=3e-4,
             eval_every=500,
             checkpoint_every=1_000,
+            dtype="auto",
         ),
     ),
     "gpt2": (
@@ -81,7 +82,8 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             eval_every=500,
             checkpoint_every=500,
             sample_tokens=200,
-            accumulate_steps=8,
+            dtype="auto",
+            accumulate_steps=0,
             optimizer=OptimizerConfig(
                 beta2=0.95,
                 weight_decay=0.1,

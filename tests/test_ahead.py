@@ -10,7 +10,9 @@ import pytest
 from jax_attn import RandomBatches, TrainState, generate, make_optimizer
 from jax_attn.ahead import CompiledAhead
 from jax_attn.config import BigramShape, GPTShape, TrainConfig
+from jax_attn.flash import Accelerator, compiling_for
 from jax_attn.models import build_model
+from jax_attn.precision import products
 from jax_attn.report import evaluate_split, sampling
 
 COMPILING = "/jax/core/compile/backend_compile_duration"
@@ -36,8 +38,17 @@ def ahead_of(config, tokens=TOKENS):
     return CompiledAhead(shapes, batches, optimizer, 2, config), state, batches
 
 
-@pytest.mark.parametrize("config", [BIGRAM, SMALL_GPT], ids=["bigram", "gpt"])
+@pytest.mark.parametrize(
+    "config",
+    [BIGRAM, SMALL_GPT, replace(SMALL_GPT, precision="high")],
+    ids=["bigram", "gpt", "precision"],
+)
 def test_nothing_is_left_to_compile(config):
+    with products(config):
+        nothing_is_left_to_compile(config)
+
+
+def nothing_is_left_to_compile(config):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, _, **about: compiled.append(about.get("fun_name")) if name == COMPILING else 0
@@ -60,3 +71,15 @@ def test_what_compiling_raises_is_raised_where_the_program_is_asked_for():
     ahead.wait()
     with pytest.raises(IndexError):
         ahead.training.result()
+
+
+@pytest.mark.parametrize(
+    ("device", "programs"),
+    [(None, 2), (Accelerator("tpu"), 2), (Accelerator("cuda", 9.0), 0), (Accelerator("rocm"), 0)],
+)
+def test_on_a_gpu_nothing_disturbs_the_stopwatch(device, programs):
+    with compiling_for(device):
+        ahead, _, _ = ahead_of(BIGRAM)
+    assert len(ahead._others) == programs
+    ahead.wait()
+    ahead.training.result()

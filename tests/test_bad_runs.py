@@ -101,6 +101,8 @@ REFUSED = {
         "is not as checkpoint 6 was trained: batch_size is 16 instead of 32; seed is 7 instead of "
         "1337; copies of its config.json and tokenizer.json are in ",
     ),
+    "another precision": (configured(precision="high"), "precision is 'high' instead of 'default'"),
+    "a type that is to be chosen": (configured(dtype="auto"), "configuration: dtype is 'auto'"),
     "another model": (
         configured(model={"kind": "head", "n_embd": 10**9, "head_size": 10**9}),
         "model.head_size is 1000000000 instead of None; model.kind is 'head' instead of 'bigram'",
@@ -173,6 +175,18 @@ def test_said_and_gone_on_with(call, run, what):
     assert (code, err) == (0, "")
     assert message in out
     assert (run / "sample.txt").read_bytes() == expected
+
+
+def test_a_run_from_before_there_was_a_precision_goes_on(call, run):
+    for folder in (run, run / "checkpoints" / "3", run / "checkpoints" / "6"):
+        settings(folder, lambda record: record["config"].pop("precision"))
+        if (folder / "checksums.json").exists():
+            (folder / "checksums.json").unlink()
+            ja.checkpoint.checksums.seal(folder)
+    code, out, err = call(train.main, "--resume", run, "--steps", 9)
+    assert (code, err) == (0, "")
+    assert "step 9: training loss" in out
+    assert "damaged" not in out
 
 
 def test_metrics_have_no_gap_and_no_double_after_a_fall_back(call, run):

@@ -13,6 +13,7 @@ from jax_attn.checkpoint import Run, load_model
 from jax_attn.data import cache_dir
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
+from jax_attn.precision import products
 from jax_attn.program_cache import keep_programs
 from jax_attn.tyro_or_exit import tyro
 
@@ -31,13 +32,12 @@ class Arguments:
     seed: int = 0  # the same seed gives the same text
 
 
-def run(arguments: Arguments) -> Iterator[str]:
+def run(record: Run, arguments: Arguments) -> Iterator[str]:
     """The prompt, then its continuation in pieces as they are made."""
     if not arguments.prompt:
         raise InputError("the prompt is empty; give at least one character")
     if arguments.tokens < 1:
         raise InputError(f"--tokens is {arguments.tokens}; it must be greater than 0")
-    record = Run.open(arguments.run_dir)
     prompt = jnp.asarray(record.tokenizer.encode(arguments.prompt), jnp.int32)[None]
     model = load_model(arguments.run_dir)
     try:
@@ -61,8 +61,10 @@ def main() -> int:
     arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
     keep_programs(cache_dir() / "programs")
     try:
-        for piece in run(arguments):
-            print(piece, end="", flush=True)
+        record = Run.open(arguments.run_dir)
+        with products(record.config):
+            for piece in run(record, arguments):
+                print(piece, end="", flush=True)
     except InputError as error:
         print(f"jax_attn.generate: error: {error}", file=sys.stderr)
         return 2
