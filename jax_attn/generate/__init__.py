@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Integer, PRNGKeyArray
 
 from jax_attn.cache import Cache
+from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
 
 
@@ -33,7 +36,12 @@ def generate(
     Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
     """
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
-    return extend_to(text, cache, tokens.shape[1], text.shape[1])[0]
+    total = tokens.shape[1] + max_new_tokens
+    text, _ = extend_to(text, cache, tokens.shape[1], total)
+    if isinstance(text, Tracer):
+        return text[:, :total]
+    # On the host, where no length is compiled; jnp.asarray, too, would compile for each.
+    return jax.device_put(np.asarray(text)[:, :total])
 
 
 def stream(
@@ -51,7 +59,8 @@ def stream(
     All chunks are runs of one compiled program. Raises ValueError at once for what `generate` does.
     """
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
-    return _chunks(extend_to, text, cache, tokens.shape[1], chunk)
+    start, stop = tokens.shape[1], tokens.shape[1] + max_new_tokens
+    return _chunks(extend_to, text, cache, start, stop, chunk)
 
 
 def compile_generation(
@@ -63,18 +72,24 @@ def compile_generation(
 ) -> None:
     """Makes the programs of `generate`, for it to find; of a model that may hold shapes only."""
     leaves, structure = jax.tree.flatten(model)
-    begin = prefill.lower(structure, leaves, tokens, max_new_tokens=max_new_tokens)
+    rows, prompt_length = tokens.shape
+    width = text_length(prompt_length + max_new_tokens, model.block_size)
+    text = jax.ShapeDtypeStruct((rows, width), jnp.int32)
+    positions = cached_positions(prompt_length, model.block_size)
+    begin = prefill.lower(structure, leaves, text, positions=positions)
     begin.compile()
+    cast, text, cache = begin.out_info
     place = np.int32(0)
     extend.lower(
         structure,
-        leaves,
-        *begin.out_info,
+        _replaced(leaves, cast),
+        text,
+        cache,
         key,
         np.float32(1),
         place,
         place,
-        prompt_length=tokens.shape[1],
+        place,
         greedy=False,
         top_k=None,
     ).compile()
@@ -102,7 +117,10 @@ def _begin(
         raise ValueError(f"max_new_tokens {max_new_tokens} is negative")
     leaves, structure = jax.tree.flatten(model)
     prompt_length = tokens.shape[1]
-    text, cache = prefill(structure, leaves, tokens, max_new_tokens=max_new_tokens)
+    width = text_length(prompt_length + max_new_tokens, model.block_size)
+    positions = cached_positions(prompt_length, model.block_size)
+    cast, text, cache = prefill(structure, leaves, _padded(tokens, width), positions=positions)
+    leaves = _replaced(leaves, cast)
 
     def extend_to(text: jax.Array, cache: Cache, start: int, stop: int) -> tuple[jax.Array, Cache]:
         return extend(
@@ -112,9 +130,9 @@ def _begin(
             cache,
             key,
             np.float32(temperature),
+            np.int32(prompt_length),
             np.int32(start),
             np.int32(stop),
-            prompt_length=prompt_length,
             greedy=temperature == 0,
             top_k=top_k,
         )
@@ -122,10 +140,21 @@ def _begin(
     return extend_to, text, cache
 
 
+def _padded(tokens: Integer[Array, "B T0"], width: int) -> Integer[np.ndarray | Array, "B T"]:
+    """`tokens` with room after them; on the host if it can be, where no length is compiled."""
+    numpy = jnp if isinstance(tokens, Tracer) else np
+    # The last token again and again: whatever the model makes of it, the prompt has in it.
+    axes = ((0, 0), (0, width - tokens.shape[1]))
+    return numpy.pad(numpy.asarray(tokens, numpy.int32), axes, mode="edge")
+
+
+def _replaced(leaves: list, cast: list) -> list:
+    return [old if new is None else new for old, new in zip(leaves, cast, strict=True)]
+
+
 def _chunks(
-    extend_to: Extend, text: jax.Array, cache: Cache, start: int, chunk: int
+    extend_to: Extend, text: jax.Array, cache: Cache, start: int, total: int, chunk: int
 ) -> Iterator[Integer[np.ndarray, "B n"]]:
-    total = text.shape[1]
     while start < total:
         stop = min(start + chunk, total)
         text, cache = extend_to(text, cache, start, stop)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jax_attn.checkpoint import Run, load_model
 from jax_attn.data import cache_dir
@@ -38,7 +38,7 @@ def run(record: Run, arguments: Arguments) -> Iterator[str]:
         raise InputError("the prompt is empty; give at least one character")
     if arguments.tokens < 1:
         raise InputError(f"--tokens is {arguments.tokens}; it must be greater than 0")
-    prompt = jnp.asarray(record.tokenizer.encode(arguments.prompt), jnp.int32)[None]
+    prompt = jax.device_put(np.asarray(record.tokenizer.encode(arguments.prompt), np.int32)[None])
     model = load_model(arguments.run_dir)
     try:
         chunks = stream(

@@ -6,32 +6,47 @@ import jax.numpy as jnp
 from jax_attn.cache import Cache, CachedModel
 from jax_attn.compiler import compiled
 from jax_attn.generate.sampling import first_largest, sample
+from jax_attn.generate.weights import cast_weights
 
 # Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
 NOISE_STEPS = 32
 
 
-@compiled(static_argnames=("structure", "max_new_tokens"))
-def prefill(structure, leaves, tokens, *, max_new_tokens) -> tuple[jax.Array, Cache]:
-    """The prompt with room for the new tokens, and the cache of all of it but its last token."""
+@compiled(static_argnames=("structure", "positions"))
+def prefill(structure, leaves, text, *, positions) -> tuple[list, jax.Array, Cache]:
+    """The leaves that the steps use in another type, `text`, and the cache of `positions` of it.
+
+    A leaf that stays as it is is None. The prompt may end before those positions do: the slots of
+    its last token and of what is past it are seen only after a step has written them.
+    """
     model = _for_sampling(structure, leaves)
-    prompt_length = tokens.shape[1]
-    text = jnp.pad(tokens.astype(jnp.int32), ((0, 0), (0, max_new_tokens)))
-    if not isinstance(model, CachedModel) or prompt_length > model.block_size:
-        return text, ()
-    cache = model.prefill(text[:, : prompt_length - 1])
+    if not isinstance(model, CachedModel):
+        return [None] * len(leaves), text, ()
+    cast_weights(model)
+    cast = [
+        None if new.dtype == old.dtype else new
+        for old, new in zip(leaves, jax.tree.leaves(model), strict=True)
+    ]
+    return cast, text, _begin_cache(model, text, positions)
+
+
+def _begin_cache(model: CachedModel, text: jax.Array, positions: int) -> Cache:
     room = min(model.block_size, text.shape[1])
-    return text, tuple(layer.with_room(room) for layer in cache)
+    if positions > 0:
+        return tuple(layer.with_room(room) for layer in model.prefill(text[:, :positions]))
+    # Nothing to look back on, in the form of one position's.
+    layers = jax.eval_shape(model.prefill, text[:, :1])
+    return tuple(layer.with_room(room) for layer in jax.tree.map(jnp.zeros_like, layers))
 
 
-@compiled(
-    static_argnames=("structure", "prompt_length", "greedy", "top_k"),
-    donate_argnames=("text", "cache"),
-)
+@compiled(static_argnames=("structure", "greedy", "top_k"), donate_argnames=("text", "cache"))
 def extend(
-    structure, leaves, text, cache, key, temperature, start, stop, *, prompt_length, greedy, top_k
+    structure, leaves, text, cache, key, temperature, prompt_length, start, stop, *, greedy, top_k
 ) -> tuple[jax.Array, Cache]:
-    """`text` with the tokens of the places from `start` up to `stop`, and the cache after them."""
+    """`text` with the tokens of the places from `start` up to `stop`, and the cache after them.
+
+    `cache` is empty if the prompt is longer than the window, or the model keeps none.
+    """
     model = _for_sampling(structure, leaves)
     block_size = model.block_size
 
@@ -47,8 +62,8 @@ def extend(
 
     def slide(length, text, noise):
         window = jax.lax.dynamic_slice_in_dim(text, length - block_size, block_size, axis=1)
-        cache = tuple(layer.with_room(block_size) for layer in model.prefill(window[:, :-1]))
-        logits, _ = model.step(window[:, -1:], cache, jnp.int32(block_size - 1))
+        # The last position's slots are in both: a whole window is what attention kernels like.
+        logits, _ = model.step(window[:, -1:], model.prefill(window), jnp.int32(block_size - 1))
         return append(text, length, logits[:, 0], noise)
 
     def recompute(length, text, noise):
@@ -86,7 +101,7 @@ def extend(
         return repeat(recompute, start, stop, text), cache
     # From this length on every position moves with every token, so nothing kept is valid.
     too_long = block_size + 1
-    if prompt_length < too_long:
+    if cache:
         text, cache = repeat(grow, start, jnp.minimum(stop, too_long), (text, cache))
     if text.shape[1] > too_long:
         text = repeat(slide, jnp.maximum(start, too_long), stop, text)

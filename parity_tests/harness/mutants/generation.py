@@ -56,8 +56,8 @@ MUTANTS = [
         "the oldest token of the sliding context is read twice",
         edited(
             EXTEND,
-            "model.prefill(window[:, :-1])",
-            "model.prefill(window[:, :-1].at[:, 0].set(window[:, 1]))",
+            "model.prefill(window)",
+            "model.prefill(window.at[:, 0].set(window[:, 1]))",
         ),
     ),
     _mutant(
