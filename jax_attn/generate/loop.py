@@ -10,6 +10,7 @@ from jax_attn.generate.weights import cast_weights
 
 # Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
 NOISE_STEPS = 32
+MOST_NOISE = 1 << 25  # numbers held at a time; of many rows and ids it is drawn for fewer tokens
 
 
 @compiled(static_argnames=("structure", "positions"))
@@ -80,21 +81,22 @@ def extend(
         if greedy:
             return jax.lax.fori_loop(start, stop, lambda i, c: step(i, c, None), carry)
         logits = jax.eval_shape(lambda: model(text[:, :1])[:, 0])
+        at_a_time = max(1, min(NOISE_STEPS, MOST_NOISE // logits.size))
 
         def block(i, carry):
-            steps = i * NOISE_STEPS + jnp.arange(NOISE_STEPS)
+            steps = i * at_a_time + jnp.arange(at_a_time)
             keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(steps)
             noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape, logits.dtype))(keys)
-            first = prompt_length + i * NOISE_STEPS
+            first = prompt_length + i * at_a_time
             return jax.lax.fori_loop(
                 jnp.maximum(start, first),
-                jnp.minimum(stop, first + NOISE_STEPS),
+                jnp.minimum(stop, first + at_a_time),
                 lambda length, carry: step(length, carry, noise[length - first]),
                 carry,
             )
 
-        first_block = (start - prompt_length) // NOISE_STEPS
-        end_block = (stop - prompt_length + NOISE_STEPS - 1) // NOISE_STEPS
+        first_block = (start - prompt_length) // at_a_time
+        end_block = (stop - prompt_length + at_a_time - 1) // at_a_time
         return jax.lax.fori_loop(first_block, end_block, block, carry)
 
     if not isinstance(model, CachedModel):

@@ -13,6 +13,13 @@ def _mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> 
 
 MUTANTS = [
     _mutant(
+        "prompt's cache a position short",
+        "where the position before its last one begins a longer bucket, its slot stays empty",
+        edited(
+            "jax_attn.generate.buckets:cached_positions", "prompt_length - 1", "prompt_length - 2"
+        ),
+    ),
+    _mutant(
         "slot off by one",
         "a key goes where the next one belongs",
         edited(f"{CACHE}.write", "slot, position, axis", "slot, position + 1, axis"),
