@@ -12,6 +12,7 @@ from jax_attn.generate.buckets import bucket, cached_positions, text_length
 from jax_attn.generate.loop import NOISE_STEPS, extend, prefill
 from jax_attn.generate.sampling import first_largest, sample
 from jax_attn.generate.weights import cast_weights
+from jax_attn.layers import matmul, product, row_product_on_gpu
 from tests import uncached
 
 V, T = 11, 8
@@ -257,8 +258,9 @@ def test_weights_cast_beforehand_give_the_same_bits(name):
         cache = model.prefill(idx)
         return *model.step(idx[:, -1:], cache, jnp.int32(T - 1)), cache
 
-    expected = logits(make(name, **BFLOAT16))
-    model = make(name, **BFLOAT16)
+    # No number of which is one in bfloat16, as ones and zeros are.
+    model = jax.tree.map(lambda x: x + 0.01, make(name, **BFLOAT16))
+    expected = logits(model)
     cast_weights(model)
     assert model.token_embedding_table.embedding[...].dtype == jnp.bfloat16
     jax.tree.map(np.testing.assert_array_equal, logits(model), expected)
@@ -285,6 +287,22 @@ def test_no_step_casts_a_weight(name):
     for cast in ([shape.replace("x", ",") for shape in in_program], in_compiled):
         assert "1,1,11" in cast or "1,1,15" in cast  # activations are
         assert not weights & set(cast)
+
+
+def test_a_row_on_a_gpu_is_one_of_two_in_bfloat16():
+    key = jax.random.key(0)
+    x = jax.random.normal(key, (1, 1, 512), jnp.bfloat16)
+    kernel = jax.random.normal(key, (512, 512), jnp.bfloat16)
+    got, whole = (f(x, kernel, jnp.bfloat16) for f in (row_product_on_gpu, product))
+    assert got.shape == whole.shape == (1, 1, 512)
+    np.testing.assert_allclose(
+        got.astype(jnp.float32), whole.astype(jnp.float32), rtol=2**-7, atol=1e-3
+    )
+    lowered = jax.jit(lambda x, k: matmul(x, k, x.dtype))
+    for dtype, rows in ((jnp.bfloat16, "2x512"), (jnp.float32, "1x1x512")):
+        traced = lowered.trace(x.astype(dtype), kernel.astype(dtype))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert re.search(rf"dot_general .*\(tensor<{rows}x\w+>, tensor<512x512x", text)
 
 
 def test_an_id_outside_the_vocabulary_poisons_what_sees_it():

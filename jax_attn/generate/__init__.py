@@ -1,6 +1,7 @@
 """Sampling from a language model, one compiled program for all tokens."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,9 @@ def generate(
 
     Up to `block_size` a token costs one position, for keys and values are kept. Past it every
     position moves with every token, so the whole window is computed again.
+
+    Programs are made for a few lengths of prompt and text (`buckets.bucket`), to which others are
+    padded.
 
     Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
     """
@@ -70,12 +74,14 @@ def compile_generation(
     *,
     key: PRNGKeyArray,
 ) -> None:
-    """Makes the programs of `generate`, for it to find; of a model that may hold shapes only."""
+    """Makes the programs of `generate`, for it to find; of a model that may hold shapes only.
+
+    They are those of all prompts and texts of the same buckets, temperature above 0, no `top_k`.
+    """
     leaves, structure = jax.tree.flatten(model)
     rows, prompt_length = tokens.shape
-    width = text_length(prompt_length + max_new_tokens, model.block_size)
+    positions, width = _lengths(model, prompt_length, max_new_tokens)
     text = jax.ShapeDtypeStruct((rows, width), jnp.int32)
-    positions = cached_positions(prompt_length, model.block_size)
     begin = prefill.lower(structure, leaves, text, positions=positions)
     begin.compile()
     cast, text, cache = begin.out_info
@@ -117,8 +123,7 @@ def _begin(
         raise ValueError(f"max_new_tokens {max_new_tokens} is negative")
     leaves, structure = jax.tree.flatten(model)
     prompt_length = tokens.shape[1]
-    width = text_length(prompt_length + max_new_tokens, model.block_size)
-    positions = cached_positions(prompt_length, model.block_size)
+    positions, width = _lengths(model, prompt_length, max_new_tokens)
     cast, text, cache = prefill(structure, leaves, _padded(tokens, width), positions=positions)
     leaves = _replaced(leaves, cast)
 
@@ -138,6 +143,13 @@ def _begin(
         )
 
     return extend_to, text, cache
+
+
+def _lengths(model: Any, prompt_length: int, max_new_tokens: int) -> tuple[int, int]:
+    """Of the programs: how many positions of the prompt are computed at once, and the text."""
+    block_size: int = model.block_size
+    total = prompt_length + max_new_tokens
+    return cached_positions(prompt_length, block_size), text_length(total, block_size)
 
 
 def _padded(tokens: Integer[Array, "B T0"], width: int) -> Integer[np.ndarray | Array, "B T"]:

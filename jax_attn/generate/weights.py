@@ -3,11 +3,12 @@
 import jax
 from flax import nnx
 
+from jax_attn.cache import CachedModel
 from jax_attn.gpt import LanguageModelHead
 from jax_attn.layers import Embedding
 
 
-def cast_weights(model: nnx.Module) -> None:
+def cast_weights(model: CachedModel) -> None:
     """Puts matrices and tables of `model` into the type that its modules compute in.
 
     The results keep their bits, for each is converted before any use as it is. Layer norms and the
