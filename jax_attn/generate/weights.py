@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 
 from jax_attn.cache import CachedModel
+from jax_attn.embedding import Embedding
 from jax_attn.gpt import LanguageModelHead
-from jax_attn.layers import Embedding
 
 
 def cast_weights(model: CachedModel) -> None:
@@ -14,6 +14,7 @@ def cast_weights(model: CachedModel) -> None:
     The results keep their bits, for each is converted before any use as it is. Layer norms and the
     bias of the logits stay as they are: they are used in float32.
     """
+    assert isinstance(model, nnx.Module)
     for _, module in nnx.iter_modules(model):
         params: tuple[nnx.Param[jax.Array] | None, ...]
         match module:
