@@ -312,7 +312,8 @@ class MultiHeadAttention(nnx.Module):
         self, x: Float[Array, "B 1 C"], past: KeyValues, position: Int[Array, ""]
     ) -> tuple[Float[Array, "B 1 C"], KeyValues]:
         """The output at one position, and `past` with that position's key and value in it."""
-        query, key, value = self._query_key_value(x, None)
+        # One product on every device: a single position's result costs nothing to take apart.
+        query, key, value = map(self._split_heads, jnp.split(self.qkv(x), 3, axis=-1))
         past = past.write(KeyValues(_merged(key), _merged(value)), position)
         weights = attention_weights(_merged(query), past.keys, mask=past.seen(position))
         return self.proj(attend(weights, past.values).reshape(x.shape)), past
