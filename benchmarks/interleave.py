@@ -67,6 +67,7 @@ class Side:
         theirs.close()
 
     def ask(self, question: str, *arguments: Any) -> Any:
+        """The answer to "result", "calibrate", "run", or any other method of the work."""
         self._pipe.send((question, *arguments))
         try:
             kind, answer = self._pipe.recv()
@@ -137,8 +138,10 @@ def _serve(pipe: Connection, build: Callable[[], Work]) -> None:
                 answer: Any = np.asarray(work.result())
             elif question == "calibrate":
                 answer = _calibrate(work, *arguments)
-            else:
+            elif question == "run":
                 answer = _timed(work, *arguments)
+            else:
+                answer = getattr(work, question)(*arguments)
             pipe.send(("answer", answer))
     except EOFError:
         return

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.device OUT.jsonl [PART …]`: see the README beside the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.device.parts import IF_TIME_IS_LEFT, LIMITS, SECONDS, parts
+from benchmarks.device.record import Record
+from benchmarks.device.runner import run_parts
+
+PACKAGES = (
+    *("jax", "jaxlib", "jax-cuda13-plugin", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("torch", "triton", "nvidia-cudnn-cu13", "nvidia-cublas", "tyro", "pooch", "platformdirs"),
+)
+NVIDIA = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.mem"
+
+
+def main() -> int:
+    """Exit code 0 if no part is missing, 1 otherwise, 2 for arguments that cannot be."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.device",
+        description="Measures on an accelerator, in at most eight minutes; appends to OUT.jsonl.",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT.jsonl")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(LIMITS | IF_TIME_IS_LEFT))
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for the whole run")
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.parts if name not in LIMITS | IF_TIME_IS_LEFT]
+    if unknown:
+        parser.error(
+            f"no such part: {', '.join(unknown)}; there are {', '.join(LIMITS | IF_TIME_IS_LEFT)}"
+        )
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.open("a").close()
+    except OSError as error:
+        parser.error(f"{arguments.out} cannot be written ({error.strerror}); choose another OUT")
+
+    deadline = time.monotonic() + arguments.seconds
+    run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    record = Record(arguments.out, run, "run")
+    record.add("machine", describe_machine(), rehearsal=arguments.rehearse)
+    with tempfile.TemporaryDirectory() as folder:
+        # What one part has compiled the next ones find, and autotuning by stopwatch happens once.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        # Several processes of one part share the accelerator's memory.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        os.environ["PYTHONUNBUFFERED"] = "1"
+        chosen = parts(arguments.parts, arguments.out, run, arguments.rehearse)
+        missing = run_parts(chosen, arguments.out, run, deadline)
+    return 1 if missing else 0
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, date and hardware, in words that say nothing of whose machine it is."""
+    machine: dict[str, Any] = {
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+    }
+    for name in PACKAGES:
+        try:
+            machine[name] = version(name)
+        except PackageNotFoundError:
+            machine[name] = None
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", f"--query-gpu={NVIDIA}", "--format=csv,noheader"]
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
+        machine["nvidia-smi"] = dict(zip(NVIDIA.split(","), asked.stdout.strip().split(", ")))
+    return machine
+
+
+if __name__ == "__main__":
+    sys.exit(main())
