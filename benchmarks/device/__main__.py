@@ -33,7 +33,9 @@ def main() -> int:
         description="Measures on an accelerator, in at most eight minutes; appends to OUT.jsonl.",
     )
     parser.add_argument("out", type=Path, metavar="OUT.jsonl")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(LIMITS | IF_TIME_IS_LEFT))
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=", ".join(LIMITS | IF_TIME_IS_LEFT)
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for the whole run")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
     arguments = parser.parse_args()
@@ -80,7 +82,7 @@ def describe_machine() -> dict[str, Any]:
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", f"--query-gpu={NVIDIA}", "--format=csv,noheader"]
         asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
-        machine["nvidia-smi"] = dict(zip(NVIDIA.split(","), asked.stdout.strip().split(", ")))
+        machine["nvidia-smi"] = {NVIDIA: asked.stdout.strip().splitlines()}
     return machine
 
 

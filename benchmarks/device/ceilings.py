@@ -10,12 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.device.record import Record
-from benchmarks.device.sizes import Sizes
+from benchmarks.device.runner import STOP
+from benchmarks.device.sizes import REHEARSAL, Sizes
 from benchmarks.device.timing import loop, timed
 
 
 def measure(record: Record, sizes: Sizes) -> None:
     device = jax.devices()[0]
+    if device.platform == "cpu" and sizes is not REHEARSAL:
+        print("there is no accelerator here; --rehearse is for a CPU", flush=True)
+        sys.exit(STOP)
     record.device = device.device_kind
     memory = (device.memory_stats() or {}).get("bytes_limit")
     record.add(
@@ -34,16 +38,18 @@ def measure(record: Record, sizes: Sizes) -> None:
     seconds, low, high, _ = timed(product, (x, y), sizes)
     flops = 2 * n**3
     record.add(
-        "bfloat16 product", flops / seconds / 1e12, "TFLOP/s", n=n, low=flops / high / 1e12,
+        "bfloat16 product",
+        flops / seconds / 1e12,
+        "TFLOP/s",
+        n=n,
+        low=flops / high / 1e12,
         high=flops / low / 1e12,
     )
     x = jax.random.normal(keys[0], (sizes.copied_bytes // 4,))
     copy = loop(lambda x: -x, sizes.repeats).lower(x).compile()
     seconds, low, high, _ = timed(copy, (x,), sizes)
     moved = 2 * x.nbytes / 1e9
-    record.add(
-        "copy", moved / seconds, "GB/s", bytes=x.nbytes, low=moved / high, high=moved / low
-    )
+    record.add("copy", moved / seconds, "GB/s", bytes=x.nbytes, low=moved / high, high=moved / low)
     for package in ("jax", "jax_attn", "jax_attn"):
         begun = time.perf_counter()
         subprocess.run([sys.executable, "-c", f"import {package}"], check=True)

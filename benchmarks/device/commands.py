@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.device.record import Record
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 TAIL = 800  # characters of what a command prints, in its record
 
 
@@ -24,8 +24,8 @@ def require_tyro() -> None:
         )
 
 
-def run_command(record: Record, figure: str, *arguments: object, flags: str = "") -> str | None:
-    """Runs Python with `arguments` and records its seconds; what it printed, None if it failed.
+def run_command(record: Record, figure: str, *arguments: object, flags: str = "") -> bool:
+    """Runs Python with `arguments` and records its seconds; whether it came to a good end.
 
     `flags` are added to XLA_FLAGS.
     """
@@ -43,6 +43,6 @@ def run_command(record: Record, figure: str, *arguments: object, flags: str = ""
     seconds = time.perf_counter() - begun
     if done.returncode != 0:
         record.failed(figure, f"exit code {done.returncode}: {done.stdout[-2 * TAIL :]}")
-        return None
+        return False
     record.add(figure, seconds, "s", said=done.stdout[-TAIL:])
-    return done.stdout
+    return True

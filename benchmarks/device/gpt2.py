@@ -49,6 +49,7 @@ def measure(record: Record, sizes: Sizes) -> None:
         # Should torch not come to an end, these stand. It computes on processors meanwhile.
         alone = [ours.ask("run", 1) for _ in range(2)]
         record_speed(record, "jax_attn, beside torch's compilation", alone, sizes.gpt2, report)
+        record_memory(record, "jax_attn", ours.ask("report"))
 
         losses["torch"], short["torch"] = other.ask("result"), other.ask("short_losses")
         their_report = other.ask("report")
@@ -65,8 +66,7 @@ def measure(record: Record, sizes: Sizes) -> None:
             record.add("step, in turns", now, "s", turn=turn, batch_size=batch)
         for side in (ours, other):
             record_speed(record, side.name, seconds[side.name], sizes.gpt2, report)
-            peak = side.ask("report")
-            record.add(f"{side.name}, peak memory", peak.get("peak_bytes"), "bytes", **peak)
+        record_memory(record, "torch", other.ask("report"))
         ratios = [t / o for t, o in zip(seconds["torch"], seconds["jax_attn"], strict=True)]
         record.add(
             "times torch's speed",
@@ -117,3 +117,7 @@ def record_speed(
         steps=step_seconds,
     )
 
+
+def record_memory(record: Record, name: str, report: dict[str, Any]) -> None:
+    """The most bytes that arrays had at once, and all else that a side reports."""
+    record.add(f"{name}, peak memory", report.get("peak_bytes"), "bytes", **report)

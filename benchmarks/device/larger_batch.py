@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from benchmarks.device.gpt2 import build_ours, build_torch, record_speed
+from benchmarks.device.gpt2 import build_ours, build_torch, record_memory, record_speed
 from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 from benchmarks.interleave import Side
@@ -19,7 +19,7 @@ def measure(record: Record, sizes: Sizes) -> None:
         "jax_attn": partial(build_ours, large, sizes.steps),
         "torch": partial(build_torch, large, sizes.steps, sizes.torch_compiler, SHARE),
     }
-    flops = None
+    arithmetic = None
     for name, build in builds.items():
         side = Side(name, build)
         try:
@@ -28,6 +28,6 @@ def measure(record: Record, sizes: Sizes) -> None:
         finally:
             side.close()
         record.device = report.get("device")
-        flops = flops or report  # of ours: both do the same arithmetic
-        record_speed(record, name, seconds, large, flops)
-        record.add(f"{name}, peak memory", report.get("peak_bytes"), "bytes", **report)
+        arithmetic = arithmetic or report  # ours, for both: it is the same
+        record_speed(record, name, seconds, large, arithmetic)
+        record_memory(record, name, report)

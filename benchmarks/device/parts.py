@@ -13,10 +13,10 @@ SECONDS = 480.0  # of the whole run
 LIMITS = {
     "ceilings": 30.0,
     "operations": 75.0,
-    "attention": 40.0,
-    "gpt2": 155.0,
+    "attention": 35.0,
+    "gpt2": 150.0,
     "profiling": 35.0,
-    "product": 75.0,
+    "product": 85.0,
     "decoding": 40.0,
     "parity": 30.0,
 }
@@ -33,7 +33,5 @@ def parts(names: list[str], path: Path, run: str, rehearse: bool) -> list[Part]:
         return sys.executable, "-m", "benchmarks.device.part", *arguments
 
     chosen = [Part(name, command(name), limit) for name, limit in LIMITS.items()]
-    chosen += [
-        Part(name, command(name), limit, NEEDED) for name, limit in IF_TIME_IS_LEFT.items()
-    ]
+    chosen += [Part(name, command(name), limit, NEEDED) for name, limit in IF_TIME_IS_LEFT.items()]
     return [part for part in chosen if not names or part.name in names]

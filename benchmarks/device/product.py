@@ -24,43 +24,44 @@ EXCLUDE = "--xla_gpu_exclude_nondeterministic_ops=true"
 def measure(record: Record, sizes: Sizes) -> None:
     require_tyro()
     third = sizes.run_steps // 3
-    cadence = ("--eval-every", third, "--checkpoint-every", third)
-    run = ("train.py", "lecture", "--dtype", "bfloat16", *sizes.run_flags, *cadence)
+    run = ("train.py", sizes.run_preset, "--dtype", "bfloat16")
+    run += ("--eval-every", third, "--checkpoint-every", third)
+    run += ("--sample-tokens", sizes.sample_tokens)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = folder / "run"
-        whole = (*run, "--sample-tokens", sizes.sample_tokens, "--steps", sizes.run_steps)
-        if run_command(record, "train.py lecture", *whole, "--out", first) is None:
+        first = folder / "first"
+        if not run_command(record, "train.py", *run, "--steps", sizes.run_steps, "--out", first):
             return
         for metrics in metrics_of(first):
             record.add("metrics", metrics)
+        to_resume = shutil.copytree(first, folder / "resumed")
 
-        # The rest at the same time: it is to work, and its speed is not the question.
-        def resumed() -> None:
-            more = ("--resume", first, "--steps", sizes.run_steps + third)
-            if run_command(record, "train.py --resume", "train.py", *more) is not None:
-                record.add("metrics, resumed", metrics_of(first)[-1])
-            sampled = ("-m", "jax_attn.generate", first, "--tokens", sizes.sample_tokens)
-            run_command(record, "python -m jax_attn.generate", *sampled)
+        def resume() -> None:
+            more = ("--resume", to_resume, "--steps", sizes.run_steps + third)
+            if run_command(record, "train.py --resume", "train.py", *more):
+                record.add("metrics, resumed", metrics_of(to_resume)[-1])
+            sample = ("-m", "jax_attn.generate", to_resume, "--tokens", sizes.sample_tokens)
+            run_command(record, "python -m jax_attn.generate", *sample)
 
-        short = (*run, "--sample-tokens", sizes.sample_tokens, "--steps", third, "--out")
+        short = (*run, "--steps", third, "--out")
 
-        def repeated() -> None:
-            if run_command(record, "the first third again", *short, folder / "again") is not None:
+        def repeat() -> None:
+            if run_command(record, "the first third again", *short, folder / "again"):
                 compare(record, "as it is", third, first, folder / "again")
 
-        def deterministic() -> None:
-            runs = [folder / "one", folder / "two"]
-            for path in runs:
-                if run_command(record, f"{EXCLUDE}, {path.name}", *short, path, flags=EXCLUDE) is None:
+        def repeat_without() -> None:
+            one, other = folder / "one", folder / "other"
+            for path in (one, other):
+                figure = f"the first third, {EXCLUDE}, {path.name}"
+                if not run_command(record, figure, *short, path, flags=EXCLUDE):
                     return
-            compare(record, EXCLUDE, third, *runs)
+            compare(record, EXCLUDE, third, one, other)
 
-        # Its checkpoints are compared before the resumed run clears any of them away.
-        with ThreadPoolExecutor(2) as threads:
-            others = threads.submit(deterministic)
-            threads.submit(lambda: (repeated(), resumed())).result()
-            others.result()
+        # At the same time: whether they work is the question, and not how fast.
+        with ThreadPoolExecutor() as threads:
+            works = [threads.submit(work) for work in (repeat_without, repeat, resume)]
+        for work in works:
+            work.result()
 
 
 def metrics_of(run: Path) -> list[dict]:

@@ -14,6 +14,8 @@ from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 
 MOST_KERNELS = 60
+# The lines of a plane that hold its kernels; others sum them up by module, step or scope.
+LINES = {"/device:GPU": "Stream", "/device:TPU": "XLA Ops", "/host:CPU": "tf_XLA"}
 
 
 def measure(record: Record, sizes: Sizes) -> None:
@@ -39,20 +41,18 @@ def measure(record: Record, sizes: Sizes) -> None:
 
 
 def record_kernels(record: Record, trace: Path, steps: int) -> None:
-    """Seconds a step by kernel, largest first, of every device in a trace.
-
-    A GPU's kernels are on lines that are named for their streams, a CPU's on those of its threads.
-    """
+    """Seconds a step by kernel, largest first, of every device in a trace."""
+    on_cpu = jax.default_backend() == "cpu"
     for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
-        if not plane.name.startswith(("/device:GPU", "/device:TPU", "/host:CPU")):
+        prefix = next((p for p in LINES if plane.name.startswith(p)), None)
+        if prefix is None or on_cpu != (prefix == "/host:CPU"):
             continue
         seconds: dict[str, float] = defaultdict(float)
         calls: dict[str, int] = defaultdict(int)
         lines = []
         for line in plane.lines:
             lines.append(line.name)
-            # The other lines of a device sum up what is on these: modules, steps, name scopes.
-            if not line.name.startswith(("Stream", "XLA Ops", "tf_XLA")):
+            if not line.name.startswith(LINES[prefix]):
                 continue
             for event in line.events:
                 seconds[event.name] += event.duration_ns * 1e-9 / steps
@@ -67,8 +67,7 @@ def record_kernels(record: Record, trace: Path, steps: int) -> None:
             "s",
             of="a step",
             kernels=[
-                {"name": n[:120], "seconds": seconds[n], "calls": calls[n] / steps}
-                for n in largest
+                {"name": n[:120], "seconds": seconds[n], "calls": calls[n] / steps} for n in largest
             ],
             different=len(seconds),
             lines=lines[:20],

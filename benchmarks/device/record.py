@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+FOLDERS = {
+    "REPOSITORY": str(Path(__file__).parents[2]),
+    "PYTHON": sys.prefix,
+    "TEMPORARY": tempfile.gettempdir(),
+}
 
 
 @dataclass
@@ -28,8 +36,8 @@ class Record:
             line["unit"] = unit
         line |= details
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(line)) + "\n")
-        shown = f"{value:.4g}" if isinstance(value, float) else value
+            file.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
+        shown = f"{value:.4g}" if isinstance(value, float) else f"{value}"[:200]
         print(f"{self.part}: {figure}: {shown} {unit}".rstrip(), flush=True)
 
     def failed(self, figure: str, error: BaseException | str) -> None:
@@ -39,12 +47,15 @@ class Record:
         self.add(figure, None, problem=error[:2000])
 
 
-def finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; they are written as words."""
+def plain(value: Any) -> Any:
+    """What JSON has: NaN and infinity are written as words, and no folder of this machine."""
     if isinstance(value, dict):
-        return {key: finite(x) for key, x in value.items()}
+        return {key: plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(x) for x in value]
+        return [plain(x) for x in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, str):
+        for name, folder in FOLDERS.items():
+            value = value.replace(f"{folder}/", f"{name}/")
     return value

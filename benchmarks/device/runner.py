@@ -16,6 +16,8 @@ from pathlib import Path
 from benchmarks.device.record import Record
 
 LEAST_SECONDS = 5.0  # with less of the whole time left no part is begun
+POLL_SECONDS = 0.05
+STOP = 3  # the exit code of a part after which no other makes sense
 TAIL_BYTES = 1500  # of the output of a part that fails, in its record
 
 
@@ -36,17 +38,21 @@ def run_parts(parts: Sequence[Part], path: Path, run: str, deadline: float) -> l
     runs over is recorded, and the next goes on.
     """
     begun = time.monotonic()
-    missing = []
+    missing, stopped = [], None
     for part in parts:
         record = Record(path, run, part.name)
         left = deadline - time.monotonic()
         limit = min(part.limit, left)
         print(f"--- {time.monotonic() - begun:5.0f} s  {part.name}, {limit:.0f} s", flush=True)
-        if left < part.needs:
+        seconds = 0.0
+        if stopped is not None:
+            problem: str | None = f"not begun: {stopped} has found that it is of no use"
+        elif left < part.needs:
             problem = f"not begun: {left:.0f} s were left, it needs {part.needs:.0f}"
-            seconds = 0.0
         else:
-            problem, seconds = run_part(part, limit)
+            problem, seconds, code = run_part(part, limit)
+            if code == STOP:
+                stopped = part.name
         if problem is None:
             record.add("seconds", seconds, "s")
         else:
@@ -64,38 +70,36 @@ def failed_figures(path: Path, run: str) -> list[str]:
     return [f"{x['part']}: {x['figure']}" for x in lines if x["run"] == run and "problem" in x]
 
 
-def run_part(part: Part, limit: float) -> tuple[str | None, float]:
-    """What went wrong, None if nothing did; and the seconds it took."""
+def run_part(part: Part, limit: float) -> tuple[str | None, float, int | None]:
+    """What went wrong, None if nothing did; the seconds it took; its exit code, None if killed."""
     begun = time.monotonic()
-    # A session of its own, so that what the part has started can be ended with it.
+    # A session of its own, so that all that the part has started can be ended with it.
     process = subprocess.Popen(
         part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
-    tail = b""
+    tail, code = b"", None
+    try:
+        while True:
+            code = process.poll()
+            said = process.stdout.read() or b""
+            sys.stdout.write(said.decode("utf-8", errors="replace"))
+            sys.stdout.flush()
+            tail = (tail + said)[-TAIL_BYTES:]
+            if code is not None or time.monotonic() - begun > limit:
+                break
+            time.sleep(POLL_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
     problem = None
-    while True:
-        try:
-            process.wait(0.05)
-            ended = True
-        except subprocess.TimeoutExpired:
-            ended = False
-        said = process.stdout.read() or b""
-        sys.stdout.write(said.decode("utf-8", errors="replace"))
-        sys.stdout.flush()
-        tail = (tail + said)[-TAIL_BYTES:]
-        if ended:
-            break
-        if time.monotonic() - begun > limit:
-            problem = f"ran over its {limit:.0f} s"
-            break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    if problem is None and process.returncode != 0:
-        problem = f"exit code {process.returncode}"
+    if code is None:
+        problem = f"ran over its {limit:.0f} s"
+    elif code != 0:
+        problem = f"exit code {code}"
     if problem is not None:
         problem += ": " + tail.decode("utf-8", errors="replace")
-    return problem, time.monotonic() - begun
+    return problem, time.monotonic() - begun, code

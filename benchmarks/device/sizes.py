@@ -17,9 +17,7 @@ class GPT2Sizes:
     batch_size: int  # B
 
 
-GPT2 = GPT2Sizes(
-    n_layer=12, n_head=12, n_embd=768, vocab_size=50257, length=1024, batch_size=32
-)
+GPT2 = GPT2Sizes(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, length=1024, batch_size=32)
 TINY = GPT2Sizes(n_layer=2, n_head=2, n_embd=32, vocab_size=257, length=48, batch_size=4)
 
 
@@ -41,8 +39,7 @@ class Sizes:
     attention_lengths: tuple[int, ...] = (1, 7, 255, 1024)
     repeats: int = 20  # of an operation, in one compiled loop
     seconds: float = 0.06  # that each of five timings takes, about
-    # Of the product, beside the lecture's own preset.
-    run_flags: tuple[str, ...] = ()
+    run_preset: str = "lecture"
     run_steps: int = 300  # a third of them between evaluations
     sample_tokens: int = 500
     decoded_tokens: int = 256
@@ -68,10 +65,7 @@ REHEARSAL = Sizes(
     attention_lengths=(1, 130),
     repeats=2,
     seconds=0.001,
-    run_flags=(
-        *("--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "16"),
-        *("--block-size", "16", "--batch-size", "4"),
-    ),
+    run_preset="bigram",  # a CPU compiles any other anew for every run
     run_steps=6,
     sample_tokens=8,
     decoded_tokens=8,

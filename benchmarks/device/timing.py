@@ -141,7 +141,8 @@ def _distance(got: Any, expected: Any) -> jax.Array:
         size = jnp.linalg.norm(expected.ravel())
         return apart / jnp.where(size > 0, size, 1)  # of a single position some derivatives are 0
 
-    return jnp.stack([one(g, e) for g, e in zip(jax.tree.leaves(got), jax.tree.leaves(expected))])
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True)
+    return jnp.stack([one(g, e) for g, e in pairs])
 
 
 def difference(got: Any, expected: Any) -> list[float]:
