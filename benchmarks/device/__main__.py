@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.device.parts import IF_TIME_IS_LEFT, LIMITS, SECONDS, parts
+from benchmarks.device.parts import IF_TIME_IS_LEFT, LIMITS, SECONDS, SLOWER, parts
 from benchmarks.device.record import Record
 from benchmarks.device.runner import run_parts
 
@@ -36,7 +36,6 @@ def main() -> int:
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=", ".join(LIMITS | IF_TIME_IS_LEFT)
     )
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for the whole run")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.parts if name not in LIMITS | IF_TIME_IS_LEFT]
@@ -50,7 +49,7 @@ def main() -> int:
     except OSError as error:
         parser.error(f"{arguments.out} cannot be written ({error.strerror}); choose another OUT")
 
-    deadline = time.monotonic() + arguments.seconds
+    deadline = time.monotonic() + SECONDS * (SLOWER if arguments.rehearse else 1.0)
     run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     record = Record(arguments.out, run, "run")
     record.add("machine", describe_machine(), rehearsal=arguments.rehearse)

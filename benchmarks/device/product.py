@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.device.commands import require_tyro, run_command
@@ -103,7 +104,7 @@ def state_bytes(path: Path, step: int) -> dict[str, bytes]:
         checkpoints.close()
     found = {}
     for place, leaf in jax.tree_util.tree_leaves_with_path(state):
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         plain = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         found[jax.tree_util.keystr(place)] = plain.tobytes()
     return found

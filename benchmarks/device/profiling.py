@@ -34,7 +34,7 @@ def measure(record: Record, sizes: Sizes) -> None:
             record_kernels(record, trace, sizes.steps)
     if not traces:
         record.failed("kernels", "the profiler has written nothing")
-    text = side.program.as_text()
+    text = side.program.as_text() or ""
     path = record.path.with_name(f"{record.path.stem}-gpt2.hlo.gz")
     path.write_bytes(gzip.compress(text.encode("utf-8")))
     record.add("optimised program", path.name, lines=text.count("\n"))

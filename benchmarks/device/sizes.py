@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 
@@ -53,7 +54,7 @@ FULL = Sizes()
 REHEARSAL = Sizes(
     product=64,
     copied_bytes=1 << 16,
-    gpt2=TINY,
+    gpt2=dataclasses.replace(TINY, n_layer=1),
     steps=2,
     turns=2,
     larger_batch=8,
