@@ -38,16 +38,15 @@ def main() -> int:
     )
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.parts if name not in LIMITS | IF_TIME_IS_LEFT]
+    known = [*LIMITS, *IF_TIME_IS_LEFT]
+    unknown = [name for name in arguments.parts if name not in known]
     if unknown:
-        parser.error(
-            f"no such part: {', '.join(unknown)}; there are {', '.join(LIMITS | IF_TIME_IS_LEFT)}"
-        )
+        return refuse(f"no such part: {', '.join(unknown)}; there are {', '.join(known)}")
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.open("a").close()
     except OSError as error:
-        parser.error(f"{arguments.out} cannot be written ({error.strerror}); choose another OUT")
+        return refuse(f"{arguments.out} cannot be written ({error.strerror}); choose another file")
 
     deadline = time.monotonic() + SECONDS * (SLOWER if arguments.rehearse else 1.0)
     run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -83,6 +82,11 @@ def describe_machine() -> dict[str, Any]:
         asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
         machine["nvidia-smi"] = {NVIDIA: asked.stdout.strip().splitlines()}
     return machine
+
+
+def refuse(message: str) -> int:
+    print(f"benchmarks.device: error: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
