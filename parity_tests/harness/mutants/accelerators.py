@@ -5,7 +5,7 @@ from parity_tests.harness.mutants.planting import Mutant, Plant, derivative, edi
 NORM = "jax_attn.normalize:_elsewhere"
 ONE_PASS = "jax_attn.loss:_sums_in_one_pass"
 LAYERS = "jax_attn.layers"
-EMBEDDING = "jax_attn.embedding:look_up"
+IN_ORDER = "jax_attn.embedding:_added_in_order"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -48,24 +48,38 @@ MUTANTS = [
         edited(ONE_PASS, "(label >= 0) & (label < vocab_size)", "label == label"),
     ),
     _mutant(
-        "small table: ids and places swapped",
-        "the gradient's rows in the order of the batch",
-        derivative(
-            EMBEDDING,
-            "_backward",
-            "ids.reshape(1, -1) == jnp.arange(table.shape[0])[:, None]",
-            "ids.reshape(1, -1) == jnp.arange(table.shape[0])[::-1, None]",
+        "table off the CPU: gradient in bfloat16",
+        "it stops growing after some 256 equal ids",
+        edited(IN_ORDER, "wide = table.dtype", "wide = dy.dtype"),
+    ),
+    _mutant(
+        "table off the CPU: places in their old order",
+        "sorted ids, unsorted rows",
+        edited(IN_ORDER, "dy.at[order]", "dy.at[jnp.sort(order)]"),
+    ),
+    _mutant(
+        "table off the CPU: blocks for themselves",
+        "what earlier blocks have of an id is lost",
+        edited(IN_ORDER, "first[block] == row_id", "first[block] == -2"),
+    ),
+    _mutant(
+        "table off the CPU: the first place of an id counts for all",
+        "each place's sum is its own row",
+        edited(IN_ORDER, "ids_of[:, :, None] == ids_of[:, None, :]", "jnp.eye(BLOCK, dtype=bool)"),
+    ),
+    _mutant(
+        "table off the CPU: an id through many blocks",
+        "a block that has one id only hands on its own sum",
+        edited(
+            "jax_attn.embedding:_carried",
+            "sums_b + jnp.where(through_b, sums_a, 0)",
+            "sums_b",
         ),
     ),
     _mutant(
-        "table's gradient in bfloat16",
-        "it stops growing after some 256 equal ids",
-        derivative(
-            EMBEDDING,
-            "_backward",
-            "dtable = jnp.zeros_like(table)\n        dy = dy.astype(table.dtype)",
-            "dtable = jnp.zeros_like(table, jnp.bfloat16)\n        dy = dy.astype(dtable.dtype)",
-        ),
+        "table off the CPU: absent ids",
+        "an id that does not occur gets its neighbour's gradient",
+        edited(IN_ORDER, "(ids[place] == row_id)[:, None]", "True"),
     ),
     _mutant(
         "positions off the CPU learn from the first row",
