@@ -1,8 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jax_attn as ja
+from jax_attn import chunked_loss
 
 
 def test_uniform_logits_cost_the_log_of_the_vocabulary():
@@ -49,3 +51,30 @@ def test_bfloat16_logits_are_summed_in_float32():
 def test_large_logits_do_not_overflow():
     loss = ja.next_token_loss(jnp.array([[[1e4, 0.0]]]), jnp.array([[1]]))
     np.testing.assert_allclose(loss, 1e4)
+
+
+def test_rounded_logits_have_the_derivative_of_their_own_loss():
+    """In parts on an accelerator: forward and backward see the same bfloat16 logits."""
+    draw = np.random.default_rng(0)
+    rows, matrix = (jnp.asarray(draw.normal(size=s), jnp.bfloat16) for s in ((12, 16), (16, 40)))
+    targets = jnp.asarray(draw.integers(0, 40, 12), jnp.int32)
+
+    def of(logits_dtype):
+        with jax.disable_jit():  # compiled, the rounding may be left out between two operations
+            return chunked_loss._losses_and_derivatives(
+                rows, matrix, None, targets, 5 * 128, logits_dtype
+            )
+
+    total, (drows, dmatrix, dbias) = of(jnp.bfloat16)
+    exact = np.asarray(rows, np.float64) @ np.asarray(matrix, np.float64)
+    rounded = np.asarray(jnp.asarray(exact, jnp.float32).astype(jnp.bfloat16), np.float64)
+    weights = np.exp(rounded) / np.exp(rounded).sum(-1, keepdims=True)
+    assert float(total) == pytest.approx(-np.log(weights[np.arange(12), targets]).sum(), rel=1e-6)
+    assert float(of(jnp.float32)[0]) != pytest.approx(float(total), rel=1e-5)
+    dlogits = weights - np.eye(40)[np.asarray(targets)]
+    close = {"rtol": 2**-6, "atol": 2**-6}  # products of bfloat16
+    np.testing.assert_allclose(
+        np.asarray(drows, np.float64), dlogits @ np.asarray(matrix, np.float64).T, **close
+    )
+    np.testing.assert_allclose(dmatrix, np.asarray(rows, np.float64).T @ dlogits, **close)
+    assert dbias is None
