@@ -45,7 +45,7 @@ def measure() -> Stall:
     """Trains chunks with a save after every second one; the first save is not counted."""
     config = ja.PRESETS[PRESET][1]
     corpus = ja.load_corpus(config.data, warn=print)
-    config = replace(config, data=corpus.name, batch_size=BATCH_SIZE)
+    config = replace(config, data=corpus.name, batch_size=BATCH_SIZE, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", config, corpus)
         optimizer, state = run.optimizer(), run.fresh()
