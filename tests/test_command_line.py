@@ -296,6 +296,13 @@ def test_help_tells_of_presets_and_resuming(call):
     assert code == 0
     for word in ("bigram", "head", "mini", "lecture", "gpt2", "--resume"):
         assert word in out
+    code, out, _ = call(train.main, "gpt2", "--help")
+    for words in (
+        "--dtype {auto,float32,bfloat16}",
+        "--precision {default,high,highest}",
+        "as few as",
+    ):
+        assert words in out
     code, out, _ = call(train.main, "mini", "--help")
     for flag in ("--data", "--steps", "--model.n-layer", "--learning-rate", "--dtype", "--out"):
         assert flag in out
