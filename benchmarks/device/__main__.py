@@ -24,6 +24,8 @@ PACKAGES = (
     *("torch", "triton", "nvidia-cudnn-cu13", "nvidia-cublas", "tyro", "pooch", "platformdirs"),
 )
 NVIDIA = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.mem"
+# A rehearsal runs everything for a moment only.
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def main() -> int:
@@ -37,7 +39,7 @@ def main() -> int:
         "parts", nargs="*", metavar="PART", help=", ".join(LIMITS | IF_TIME_IS_LEFT)
     )
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     known = [*LIMITS, *IF_TIME_IS_LEFT]
     unknown = [name for name in arguments.parts if name not in known]
     if unknown:
@@ -60,6 +62,8 @@ def main() -> int:
         # Several processes of one part share the accelerator's memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ["PYTHONUNBUFFERED"] = "1"
+        if arguments.rehearse:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILE_FAST}".strip()
         chosen = parts(arguments.parts, arguments.out, run, arguments.rehearse)
         missing = run_parts(chosen, arguments.out, run, deadline)
     return 1 if missing else 0
