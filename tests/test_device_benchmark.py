@@ -19,7 +19,7 @@ from benchmarks.device.record import Record
 from benchmarks.device.runner import STOP, Part, run_parts
 from benchmarks.device.sizes import REHEARSAL, TINY
 from benchmarks.device.timing import Variant, forward_backward, loop, time_variants
-from benchmarks.device.vocabulary import LOOKUPS, narrow_loss
+from benchmarks.device.vocabulary import LOOKUPS, WHOLE
 from benchmarks.interleave import DifferentResult
 from jax_attn.chunked_loss import chunked_loss_sum
 
@@ -195,7 +195,7 @@ def test_the_variants_that_exist_only_here_have_the_right_derivatives():
         return chunked_loss_sum(hidden, matrix, None, targets)[0]
 
     def theirs(hidden, matrix):
-        return narrow_loss(hidden, matrix, targets)
+        return WHOLE["float32"](hidden, matrix, targets)
 
     for one, other in zip(
         jax.tree.leaves(jax.value_and_grad(ours, (0, 1))(hidden, matrix)),

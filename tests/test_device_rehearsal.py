@@ -16,7 +16,7 @@ FIGURES = {
     "operations": [
         *("loss, jax_attn", "loss, whole, bfloat16 logits", "embedding, V 257, jax_attn"),
         *("embedding, V 5, one-hot product", "layer norm, jax_attn", "GELU, jax_attn"),
-        *("dropout, threefry, 16 bits", "optimizer update, jax_attn, leaf by leaf"),
+        *("dropout, threefry, 32 bits", "optimizer update, jax_attn, leaf by leaf"),
     ],
     "attention": ["attention, T 130, auto", "attention, T 1, blocked"],
     "gpt2": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,8 +12,9 @@ from flax import nnx
 from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 from benchmarks.device.timing import Variant, forward_backward, time_variants
-from jax_attn import layers
-from jax_attn.gpt import ACTIVATIONS
+from jax_attn.activations import ACTIVATIONS
+from jax_attn.dropout import dropout
+from jax_attn.layers import layer_norm
 
 EPSILON = 1e-5
 RATE = 0.2  # the lecture's, of dropping
@@ -29,14 +29,23 @@ def norms(record: Record, sizes: Sizes) -> None:
     x, dy = normals(rows, c), normals(rows, c, seed=1)
     inputs = (x, 1 + normals(c, seed=2, dtype=jnp.float32), normals(c, seed=3, dtype=jnp.float32))
 
+    module = layer_norm(
+        c, epsilon=EPSILON, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.float32
+    )
+    structure, state = nnx.split(module)
+    names = jax.tree.structure(state)
+
+    def package(x, scale, bias, epsilon):
+        del epsilon  # the module has it
+        return nnx.merge(structure, jax.tree.unflatten(names, (bias, scale)))(x)
+
     def narrow(function):
         return lambda *inputs: function(*inputs, EPSILON).astype(jnp.bfloat16)
 
     ways = {
-        "jax_attn": layers.normalize,
+        "jax_attn": package,
         "autodiff": normalize,
-        "own derivative, sums": with_sums,
-        "own derivative, products with a vector": with_products,
+        "products with a vector": with_products,
     }
     variants = [forward_backward(n, narrow(way), inputs, dy) for n, way in ways.items()]
     wide = (x.astype(jnp.float32), *inputs[1:])
@@ -53,41 +62,35 @@ def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -
     return centered * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
-def _with_derivative(weighted_sum: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
-    """`normalize` with a derivative of its own, its sums over a row by `weighted_sum`."""
-
-    @partial(jax.custom_vjp, nondiff_argnums=(3,))
-    def function(x, scale, bias, epsilon):
-        return normalize(x, scale, bias, epsilon)
-
-    def forward(x, scale, bias, epsilon):
-        wide = x.astype(jnp.float32)
-        mean = wide.mean(axis=-1, keepdims=True)
-        variance = ((wide - mean) ** 2).mean(axis=-1, keepdims=True)
-        inverse = jax.lax.rsqrt(variance + epsilon)
-        return (wide - mean) * inverse * scale + bias, (x, scale, mean, inverse)
-
-    def backward(epsilon, saved, dy):
-        x, scale, mean, inverse = saved
-        normal_x = (x - mean) * inverse
-        weighted = dy * normal_x
-        share = weighted_sum(dy, scale) + normal_x * weighted_sum(weighted, scale)
-        dx = inverse * (dy * scale - share / x.shape[-1])
-        return dx.astype(x.dtype), weighted.sum(0), dy.sum(0)
-
-    function.defvjp(forward, backward)
-    return function
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def with_products(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """`normalize`; the sums over rows in its derivative are products with a vector."""
+    return normalize(x, scale, bias, epsilon)
 
 
-def _summed(rows: jax.Array, scale: jax.Array) -> jax.Array:
-    return (rows * scale).sum(axis=-1, keepdims=True)
+def _with_products_forward(x, scale, bias, epsilon):
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axis=-1, keepdims=True)
+    variance = ((wide - mean) ** 2).mean(axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    return (wide - mean) * inverse * scale + bias, (x, scale, mean, inverse)
 
 
-def _multiplied(rows: jax.Array, scale: jax.Array) -> jax.Array:
-    return jnp.matmul(rows, scale, precision=jax.lax.Precision.HIGHEST)[..., None]
+def _with_products_backward(epsilon, saved, dy):
+    del epsilon
+    x, scale, mean, inverse = saved
+    normal_x = (x - mean) * inverse
+    weighted = dy * normal_x
+
+    def weighted_mean(rows):
+        total = jnp.matmul(rows, scale, precision=jax.lax.Precision.HIGHEST)
+        return total[..., None] / x.shape[-1]
+
+    dx = inverse * (dy * scale - weighted_mean(dy) - normal_x * weighted_mean(weighted))
+    return dx.astype(x.dtype), weighted.sum(0), dy.sum(0)
 
 
-with_sums, with_products = _with_derivative(_summed), _with_derivative(_multiplied)
+with_products.defvjp(_with_products_forward, _with_products_backward)
 
 
 def activations(record: Record, sizes: Sizes) -> None:
@@ -96,7 +99,6 @@ def activations(record: Record, sizes: Sizes) -> None:
     ways = {
         "jax_attn": ACTIVATIONS["gelu_tanh"],
         "autodiff": jax.nn.gelu,
-        "own derivative, from the input": from_input,
     }
     variants = [forward_backward(n, way, [x], dy) for n, way in ways.items()]
     reference = forward_backward(
@@ -105,25 +107,12 @@ def activations(record: Record, sizes: Sizes) -> None:
     time_variants(record, "GELU", variants, sizes, reference, rows=rows, channels=c)
 
 
-@jax.custom_vjp
-def from_input(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x)
-
-
-def _from_input_backward(x, dy):
-    _, derivative = jax.vjp(jax.nn.gelu, x.astype(jnp.float32))
-    return (derivative(dy.astype(jnp.float32))[0].astype(x.dtype),)
-
-
-from_input.defvjp(lambda x: (from_input(x), x), _from_input_backward)
-
-
 def dropouts(record: Record, sizes: Sizes) -> None:
     """Of the lecture's attention weights; what is drawn differs from way to way."""
     batch, length = sizes.lecture_batch
     shape = (batch, sizes.lecture_heads, length, length)
     x, dy = normals(*shape), normals(*shape, seed=1)
-    module = layers.dropout(RATE, nnx.Rngs(dropout=0))
+    module = dropout(RATE, nnx.Rngs(dropout=0))
     module.train()
     structure, state = nnx.split(module)
 
@@ -139,7 +128,6 @@ def dropouts(record: Record, sizes: Sizes) -> None:
     variants = [
         forward_backward("jax_attn", package, [x], dy, [state]),
         forward_backward("threefry, 32 bits", by(words), [x], dy, [jax.random.key(0)]),
-        forward_backward("threefry, 16 bits", by(halves), [x], dy, [jax.random.key(0)]),
         forward_backward("rbg, 32 bits", by(words), [x], dy, [jax.random.key(0, impl="rbg")]),
         forward_backward("rbg, 16 bits", by(halves), [x], dy, [jax.random.key(0, impl="rbg")]),
         Variant("no draw", lambda x, dy: (x / (1 - RATE), dy / (1 - RATE)), (x, dy)),

@@ -13,8 +13,8 @@ from benchmarks.device.gpt2_data import zipf_ids
 from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 from benchmarks.device.timing import forward_backward, time_variants
-from jax_attn import layers
 from jax_attn.chunked_loss import chunked_loss_sum
+from jax_attn.embedding import Embedding
 
 
 def losses(record: Record, sizes: Sizes) -> None:
@@ -36,7 +36,8 @@ def losses(record: Record, sizes: Sizes) -> None:
     whole = 2 * hidden.size * gpt2.vocab_size  # more than there are, padding and all
     ways = {"jax_attn": in_parts(None)}
     ways |= {f"parts of {most} logits": in_parts(most) for most in sizes.parts_of_logits}
-    ways |= {"whole": in_parts(whole), "whole, bfloat16 logits": narrow_loss}
+    ways |= {"whole": in_parts(whole)}
+    ways |= {f"whole, {name} logits": way for name, way in WHOLE.items()}
     inputs = (hidden, matrix)
     variants = [forward_backward(n, way, inputs, one, [targets]) for n, way in ways.items()]
     wide = [x.astype(jnp.float32) for x in inputs]
@@ -45,31 +46,33 @@ def losses(record: Record, sizes: Sizes) -> None:
     time_variants(record, "loss", variants, sizes, reference, rows=targets.size)
 
 
-@jax.custom_vjp
-def narrow_loss(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> jax.Array:
-    """Sum of the cross-entropies, the logits rounded to bfloat16 and kept."""
-    return _narrow_forward(hidden, matrix, targets)[0]
+def whole_loss(logits_dtype: Any) -> Any:
+    """The sum of the cross-entropies, all logits kept in one dtype; derivatives as narrow as x."""
+
+    @jax.custom_vjp
+    def loss(hidden, matrix, targets):
+        return forward(hidden, matrix, targets)[0]
+
+    def forward(hidden, matrix, targets):
+        logits = jnp.matmul(hidden, matrix, preferred_element_type=logits_dtype)
+        total = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return (total - chosen).sum(), (hidden, matrix, targets, logits, total)
+
+    def backward(saved, dloss):
+        hidden, matrix, targets, logits, total = saved
+        of_target = targets[..., None] == jnp.arange(logits.shape[-1])
+        wide = jnp.exp(logits.astype(jnp.float32) - total[..., None]) - of_target
+        dlogits = (dloss * wide).astype(hidden.dtype)
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        dmatrix = jnp.matmul(rows.T, dlogits.reshape(len(rows), -1))
+        return jnp.matmul(dlogits, matrix.T), dmatrix, None
+
+    loss.defvjp(forward, backward)
+    return loss
 
 
-def _narrow_forward(hidden, matrix, targets):
-    logits = jnp.matmul(hidden, matrix)
-    wide = logits.astype(jnp.float32)
-    total = jax.nn.logsumexp(wide, axis=-1)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return (total - chosen).sum(), (hidden, matrix, targets, logits, total)
-
-
-def _narrow_backward(saved, dloss):
-    hidden, matrix, targets, logits, total = saved
-    of_target = targets[..., None] == jnp.arange(logits.shape[-1])
-    wide = jnp.exp(logits.astype(jnp.float32) - total[..., None]) - of_target
-    dlogits = (dloss * wide).astype(logits.dtype)
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    dmatrix = jnp.matmul(rows.T, dlogits.reshape(len(rows), -1))
-    return jnp.matmul(dlogits, matrix.T), dmatrix, None
-
-
-narrow_loss.defvjp(_narrow_forward, _narrow_backward)
+WHOLE = {name: whole_loss(jnp.dtype(name)) for name in ("bfloat16", "float32")}
 
 
 def embedding_gradients(record: Record, sizes: Sizes) -> None:
@@ -82,7 +85,7 @@ def embedding_gradients(record: Record, sizes: Sizes) -> None:
     for vocab_size, c, batch in shapes:
         ids = jnp.asarray(zipf_ids(batch, vocab_size))
         dy = normals(*batch, c, seed=1)
-        module = layers.Embedding(
+        module = Embedding(
             vocab_size, c, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.float32
         )
         structure, state = nnx.split(module)
