@@ -1,4 +1,4 @@
-"""Optimised HLO, as `jax.stages.Compiled.as_text` gives it: computations, shapes, matrix products."""
+"""Optimised HLO, as `jax.stages.Compiled.as_text` gives it: instructions and matrix products."""
 
 from __future__ import annotations
 

@@ -16,11 +16,12 @@ from typing import Any, Literal
 from unittest import mock
 
 import jax
+from jax._src.cudnn import fused_attention_stablehlo as cudnn  # asks a device what it can do
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from jax_attn import flash
 from jax_attn.errors import InputError
+from jax_attn.flash import Accelerator, compiling_for
 
 CUDNN = (9, 12, 0)  # the oldest that jax's own `cuda` packages bring
 TERA, GIB = 1e12, 1 << 30
@@ -96,28 +97,32 @@ class Target:
     def compiling(self) -> Iterator[None]:
         """Inside, whatever is traced and compiled is what this target's own machine would compile.
 
-        All that JAX and `flash` would ask a device is answered here.
+        All that `flash` and JAX would ask a device is answered here.
         """
-        capability = self.chip.capability if self.chip else (0, 0)
-        answers = {
-            (flash, "accelerator"): lambda: self.platform,
-            (flash, "compute_capability"): lambda: float("{}.{}".format(*capability)),
-        }
-        if self.chip:
-            from jax._src.cudnn import fused_attention_stablehlo as cudnn
-
-            major, minor, patch = CUDNN
-            version = 10_000 * major + 100 * minor + patch
-            answers |= {
-                (cudnn, "check_cudnn_version"): lambda: version,
-                (cudnn, "check_compute_capability"): lambda least: capability >= _numbers(least),
-                (cudnn, "is_cuda_compute_capability_equal"): lambda it: capability == _numbers(it),
-            }
         with contextlib.ExitStack() as stack:
-            for (module, name), answer in answers.items():
-                stack.enter_context(mock.patch.object(module, name, answer))
-            stack.enter_context(_traced_for()(self.name))
+            if self.chip is None:
+                stack.enter_context(compiling_for(Accelerator("tpu")))
+            else:
+                capability = self.chip.capability
+                number = float("{}.{}".format(*capability))
+                stack.enter_context(compiling_for(Accelerator("cuda", number)))
+                for name, answer in _of_cudnn(capability).items():
+                    stack.enter_context(mock.patch.object(cudnn, name, answer))
             yield
+
+
+def _of_cudnn(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
+    """What JAX asks before it takes cuDNN's attention."""
+
+    def numbers(version: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in version.split("."))
+
+    major, minor, patch = CUDNN
+    return {
+        "check_cudnn_version": lambda: 10_000 * major + 100 * minor + patch,
+        "check_compute_capability": lambda least: capability >= numbers(least),
+        "is_cuda_compute_capability_equal": lambda exactly: capability == numbers(exactly),
+    }
 
 
 def _gpu(name: str, kind: str, chip: Chip, *rates: float, memory: int) -> Target:
@@ -250,13 +255,3 @@ platform_name: "CUDA"
 dnn_version_info {{ {cudnn} }}
 device_description_str: "{target.device_kind}"
 """
-
-
-@functools.cache
-def _traced_for() -> Any:
-    """A context that keeps what was traced for one device from being taken for another."""
-    return jax.make_user_context()
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
