@@ -13,11 +13,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
-from unittest import mock
 
 import jax
 from jax._src.cudnn import fused_attention_stablehlo as cudnn  # asks a device what it can do
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jax_attn.errors import InputError
@@ -99,16 +99,33 @@ class Target:
 
         All that `flash` and JAX would ask a device is answered here.
         """
-        with contextlib.ExitStack() as stack:
-            if self.chip is None:
-                stack.enter_context(compiling_for(Accelerator("tpu")))
-            else:
-                capability = self.chip.capability
-                number = float("{}.{}".format(*capability))
-                stack.enter_context(compiling_for(Accelerator("cuda", number)))
-                for name, answer in _of_cudnn(capability).items():
-                    stack.enter_context(mock.patch.object(cudnn, name, answer))
-            yield
+        device, answers = Accelerator("tpu"), {}
+        if self.chip:
+            capability = self.chip.capability
+            device = Accelerator("cuda", float("{}.{}".format(*capability)))
+            answers = _of_cudnn(capability)
+        before = {name: getattr(cudnn, name) for name in answers}
+        try:
+            for name, answer in answers.items():
+                setattr(cudnn, name, answer)
+            with compiling_for(device), _kept_nowhere():
+                yield
+        finally:
+            for name, answer in before.items():
+                setattr(cudnn, name, answer)
+
+
+@contextlib.contextmanager
+def _kept_nowhere() -> Iterator[None]:
+    """JAX would keep the programs from run to run, and cannot read them back without the device."""
+    enabled = jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # it looks at its settings once
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 def _of_cudnn(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
