@@ -21,6 +21,8 @@ LARGEST_LEARNING_RATE = 1e6
 LEFT_OPEN = {"dtype": "auto", "accumulate_steps": 0}
 
 Activation = Literal["relu", "gelu", "gelu_tanh"]
+# Accelerators that programs can be compiled for where there is none (jax_attn/compiling).
+TargetName = Literal["h100", "h200", "a100", "tpu-v5e", "tpu-v5p", "tpu-v6e"]
 
 
 @dataclass(frozen=True)
