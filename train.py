@@ -11,7 +11,6 @@ gc.disable()  # until all is imported: modules live on, and searching them takes
 
 import contextlib
 import dataclasses
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -28,15 +27,13 @@ from jax_attn import (
     Corpus,
     InputError,
     RandomBatches,
-    TrainConfig,
     TrainState,
     learning_rate_schedule,
     load_corpus,
 )
-from jax_attn.ahead import CompiledAhead, compile_training
+from jax_attn.ahead import CompiledAhead, compile_training, steps_per_chunk
 from jax_attn.checkpoint import Checkpoints
 from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
-from jax_attn.config import GPTShape
 from jax_attn.data import cache_dir
 from jax_attn.device_choices import choose_for_device, memory_in_use
 from jax_attn.flash import accelerator
@@ -55,20 +52,6 @@ from jax_attn.torch_script import TorchScript
 
 gc.freeze()
 gc.enable()
-
-CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
-MAX_CHUNK_STEPS = 200
-
-
-def steps_per_chunk(config: TrainConfig, n_parameters: int, first_step: int) -> int:
-    """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
-    if config.rng == "torch" and isinstance(config.model, GPTShape):
-        return 1  # the lecture's gpt.py estimates its losses before the last step, too
-    flops = 6 * n_parameters * config.batch_size * config.block_size
-    flops_per_second = 1e11 if jax.default_backend() == "cpu" else 1e14
-    most = min(MAX_CHUNK_STEPS, max(1, int(CHUNK_SECONDS * flops_per_second / flops)))
-    common = math.gcd(first_step, config.steps, config.eval_every, config.checkpoint_every)
-    return max(n for n in range(1, most + 1) if common % n == 0)
 
 
 def train(arguments: NewRun | ResumedRun, console: Console) -> int:
@@ -159,7 +142,7 @@ def train_in(
         config.batch_size,
         config.block_size,
     )
-    chunk_steps = steps_per_chunk(config, n_parameters, first_step)
+    chunk_steps = steps_per_chunk(config, n_parameters, first_step, device.platform)
     script, ahead, compiled_chunk = None, None, None
     if config.rng == "torch":
         script = TorchScript(config, corpus)
@@ -277,6 +260,10 @@ def to_keep(state: TrainState, script: TorchScript | None) -> TrainState:
 def main() -> int:
     try:
         arguments = parse_arguments(sys.argv[1:])
+        if isinstance(arguments, NewRun) and arguments.plan is not None:
+            from jax_attn.compiling.command import plan_run  # not what most runs need
+
+            return plan_run(arguments, arguments.plan, Console())
         keep_programs(cache_dir() / "programs")
         return train(arguments, Console())
     except InputError as error:

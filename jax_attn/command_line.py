@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from jax_attn.config import TrainConfig
+from jax_attn.config import TargetName, TrainConfig
 from jax_attn.errors import InputError
 from jax_attn.presets import PRESETS
 from jax_attn.tyro_or_exit import tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
-`python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped."""
+`python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped.
+`python train.py PRESET --plan TARGET` trains nothing, and says what that costs on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class NewRun:
     preset: tyro.conf.Suppress[str]
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: Path | None = None  # run directory to make; default runs/PRESET-DATE-TIME
+    plan: TargetName | None = None  # train nothing: what the run costs on this accelerator
     debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
 
@@ -39,7 +41,12 @@ class ResumedRun:
 
 def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
     """Raises InputError for values that no configuration takes; exits with 2 for unknown flags."""
-    resumed = any(a == "--resume" or a.startswith("--resume=") for a in arguments)
+    resumed, planned = (
+        any(a == flag or a.startswith(f"{flag}=") for a in arguments)
+        for flag in ("--resume", "--plan")
+    )
+    if resumed and planned:
+        raise InputError("--plan is of a new run: give its PRESET and settings, not --resume")
     if not resumed and (not arguments or arguments[0] not in (*PRESETS, "-h", "--help")):
         if arguments and not arguments[0].startswith("-"):
             raise InputError(f"preset {arguments[0]!r} is unknown; choose {', '.join(PRESETS)}")

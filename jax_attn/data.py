@@ -142,16 +142,16 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("jax_attn"))
 
 
-def load_corpus(data: str, warn: Callable[[str], None]) -> Corpus:
+def load_corpus(data: str, warn: Callable[[str], None], *, fetch: bool = True) -> Corpus:
     """The corpus named "tinyshakespeare" or "python-docs", or the UTF-8 file at the path `data`.
 
     tinyshakespeare is fetched once into `cache_dir()` and checked against its hash. Where that is
-    impossible, `warn` gets one line and the standard library's documentation takes its place.
-    Raises InputError for a file that is missing, empty or not UTF-8.
+    impossible, or `fetch` is False, `warn` gets one line and the standard library's documentation
+    takes its place. Raises InputError for a file that is missing, empty or not UTF-8.
     """
     if data == "tinyshakespeare":
         try:
-            return _read_file(_fetch_tinyshakespeare(), name=data)
+            return _read_file(_fetch_tinyshakespeare(fetch), name=data)
         except (OSError, ModuleNotFoundError) as error:
             missing = isinstance(error, ModuleNotFoundError)
             reason = f"{error.name} is not installed" if missing else type(error).__name__
@@ -165,7 +165,7 @@ def load_corpus(data: str, warn: Callable[[str], None]) -> Corpus:
     return _read_file(Path(data), name=str(Path(data).absolute()))
 
 
-def _fetch_tinyshakespeare() -> Path:
+def _fetch_tinyshakespeare(fetch: bool) -> Path:
     """Path of the checked copy. OSError when there is none and none can be fetched.
 
     ModuleNotFoundError where the downloader is not installed.
@@ -173,6 +173,8 @@ def _fetch_tinyshakespeare() -> Path:
     path = cache_dir() / "tinyshakespeare.txt"
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == TINYSHAKESPEARE_SHA256:
         return path  # spares the half second that importing the downloader takes
+    if not fetch:
+        raise FileNotFoundError(path)
     import logging
 
     import pooch

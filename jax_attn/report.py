@@ -57,8 +57,8 @@ def evaluate_split(
     return evaluate(model, tokens, **evaluation_sizes(config))
 
 
-def compile_split_evaluation(model: LanguageModel, config: TrainConfig) -> None:
-    compile_evaluation(model, **evaluation_sizes(config))
+def compile_split_evaluation(model: LanguageModel, config: TrainConfig) -> jax.stages.Compiled:
+    return compile_evaluation(model, **evaluation_sizes(config))
 
 
 def evaluation_sizes(config: TrainConfig) -> dict[str, int]:
@@ -72,9 +72,11 @@ def sampling(config: TrainConfig) -> tuple[jax.Array, int, jax.Array]:
     return begin, config.sample_tokens, jax.random.fold_in(jax.random.key(config.seed), 2)
 
 
-def compile_sampling(model: LanguageModel, config: TrainConfig) -> None:
+def compile_sampling(
+    model: LanguageModel, config: TrainConfig
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     begin, length, key = sampling(config)
-    compile_generation(model, begin, length, key=key)
+    return compile_generation(model, begin, length, key=key)
 
 
 def finish(

@@ -250,10 +250,12 @@ def evaluate(
     return float(np.sum(np.array(jax.device_get(sums), np.float64)) / n_targets)
 
 
-def compile_evaluation(model: nnx.Module, *, block_size: int, batch_size: int) -> None:
-    """Makes the program of `evaluate`, for it to find; of a model that may hold shapes only."""
+def compile_evaluation(
+    model: nnx.Module, *, block_size: int, batch_size: int
+) -> jax.stages.Compiled:
+    """The program of `evaluate`, for it to find; of a model that may hold shapes only."""
     windows = jax.ShapeDtypeStruct((batch_size, block_size), jnp.int32)
-    _loss_of_windows.lower(*nnx.split(model), windows, windows).compile()
+    return _loss_of_windows.lower(*nnx.split(model), windows, windows).compile()
 
 
 def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:

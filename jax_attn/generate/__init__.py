@@ -73,8 +73,8 @@ def compile_generation(
     max_new_tokens: int,
     *,
     key: PRNGKeyArray,
-) -> None:
-    """Makes the programs of `generate`, for it to find; of a model that may hold shapes only.
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+    """The two programs of `generate`, for it to find; of a model that may hold shapes only.
 
     They are those of all prompts and texts of the same buckets, temperature above 0, no `top_k`.
     """
@@ -83,10 +83,9 @@ def compile_generation(
     positions, width = _lengths(model, prompt_length, max_new_tokens)
     text = jax.ShapeDtypeStruct((rows, width), jnp.int32)
     begin = prefill.lower(structure, leaves, text, positions=positions)
-    begin.compile()
     cast, text, cache = begin.out_info
     place = np.int32(0)
-    extend.lower(
+    proceed = extend.lower(
         structure,
         _replaced(leaves, cast),
         text,
@@ -98,7 +97,8 @@ def compile_generation(
         place,
         greedy=False,
         top_k=None,
-    ).compile()
+    )
+    return begin.compile(), proceed.compile()
 
 
 Extend = Callable[[jax.Array, Cache, int, int], tuple[jax.Array, Cache]]
