@@ -16,7 +16,7 @@ from jax_attn.tyro_or_exit import tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
 `python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped.
-`python train.py PRESET --plan TARGET` trains nothing, and says what that costs on an accelerator."""
+`python train.py PRESET --plan TARGET` trains nothing: it says what an accelerator would take."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ TPU_ENVIRONMENT = {
 
 
 def compile_for(
-    target: Target, function: Callable[..., Any], *args: Any, **kwargs: Any
+    target: Target, function: Any, *args: Any, **kwargs: Any
 ) -> jax.stages.Compiled:
     """`function`, jitted or of `compiler.compiled`, for arguments of these shapes on `target`.
 
@@ -42,10 +42,10 @@ def compile_for(
     """
     with compiling(target):
         args, kwargs = place(target, (args, kwargs))
-        return function.lower(*args, **kwargs).compile()  # type: ignore[attr-defined]
+        return function.lower(*args, **kwargs).compile()
 
 
-def devices(target: Target, topology: str | None = None) -> list[jax.Device]:
+def devices(target: Target, topology: str | None = None) -> list[Any]:
     """Devices to compile for: one, or those of a `topology`.
 
     "1x1x8" is a host of eight GPUs and "1x2x8" two of them, "v5e:4x4" sixteen TPUs. Raises
@@ -101,7 +101,8 @@ def compiling(target: Target) -> Iterator[None]:
 @contextlib.contextmanager
 def _kept_nowhere() -> Iterator[None]:
     """JAX would keep the programs from run to run, and cannot read them back without the device."""
-    enabled = jax.config.jax_enable_compilation_cache
+    settings: Any = jax.config
+    enabled = settings.jax_enable_compilation_cache
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # it looks at its settings once
@@ -126,7 +127,7 @@ def _of_cudnn(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
 
 
 @functools.cache
-def _devices(target: Target, topology: str) -> list[jax.Device]:
+def _devices(target: Target, topology: str) -> list[Any]:
     if target.chip:
         _require("compile-cuda", "jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
         options: dict[str, Any] = {"target_config": _description(target), "topology": topology}

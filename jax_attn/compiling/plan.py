@@ -1,0 +1,220 @@
+"""What a training run costs on an accelerator, from its programs compiled for that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_attn.ahead import compile_training, steps_per_chunk
+from jax_attn.compiling.compile import compiling, devices, place
+from jax_attn.compiling.hlo import Program
+from jax_attn.compiling.memory import Memory, largest_that_fits, needed
+from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
+from jax_attn.compiling.targets import Target
+from jax_attn.config import TrainConfig
+from jax_attn.errors import InputError
+from jax_attn.flops import flops_per_token
+from jax_attn.gpt import GPT
+from jax_attn.models import build_model, count_parameters
+from jax_attn.optim import make_optimizer
+from jax_attn.report import attention_choice, compile_sampling, compile_split_evaluation, describe
+from jax_attn.training import RandomBatches, TrainState
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """One program of a run, compiled, or why it is not."""
+
+    name: str
+    unit: str  # what `bound` is of
+    seconds: float  # that compiling took
+    error: str | None = None
+    needs: int | None = None  # bytes on the device, the run's other arrays among them
+    temporaries: int | None = None  # bytes of these
+    bound: Bound | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on one accelerator. Sizes are in bytes."""
+
+    target: str
+    config: dict[str, Any]
+    jax: str
+    model: str
+    attention: str | None  # how, and why; None where there is none to choose
+    parameters: int
+    parameter_bytes: int
+    optimizer_bytes: int
+    usable_memory: int
+    programs: tuple[ProgramPlan, ...]  # training, evaluation, sampling
+    largest_batch: int | None  # rows a step whose programs fit, in as many micro-batches
+    largest_batch_needs: int | None
+    tokens_per_step: int
+    least_step_seconds: float | None
+    least_step_mfu: float | None
+
+    @property
+    def compiles(self) -> bool:
+        return all(program.error is None for program in self.programs)
+
+    @property
+    def fits(self) -> bool:
+        return all(p.needs is not None and p.needs <= self.usable_memory for p in self.programs)
+
+
+def plan(
+    config: TrainConfig,
+    target: Target,
+    tokens: np.ndarray,
+    vocab_size: int,
+    *,
+    say: Callable[[str], None],
+    keep: Callable[[str, str], None],
+) -> Plan:
+    """Compiles a run's three programs, and those that show the largest batch; runs nothing.
+
+    `say` gets a line after each, `keep` a program's name and its text. Raises InputError where the
+    compiler is not installed, and for a run that draws as torch does.
+    """
+    if config.rng == "torch":
+        raise InputError("--rng torch draws on the CPU between steps; --plan is of --rng jax")
+    devices(target)  # before anything else, that a missing compiler is said at once
+    run = _Run(config, target, tokens, vocab_size)
+    rates = Rates.of(target)
+    state = run.state
+    beside = _bytes(state) - _bytes((state.params, state.rest)) + tokens.nbytes
+
+    def compiled(
+        name: str, unit: str, compile_it: Callable[[], Any], beside: int, *, repeated: bool
+    ) -> ProgramPlan:
+        begun = time.perf_counter()
+        try:
+            programs = jax.tree.leaves(compile_it())
+        except Exception as error:  # whatever it is, it is what the run would die of
+            seconds = time.perf_counter() - begun
+            line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            say(f"{name}: does not compile: {line}")
+            return ProgramPlan(name, unit, seconds, line, needed(error))
+        seconds = time.perf_counter() - begun
+        say(f"{name}: compiled in {seconds:.1f} s")
+        text = programs[-1].as_text()
+        keep(name, text)
+        program = Program.parse(text)
+        part = step_of(program) if repeated else program.entry
+        memories = [Memory.of(program) for program in programs]
+        return ProgramPlan(
+            name,
+            unit,
+            seconds,
+            needs=max(memory.total for memory in memories) + beside,
+            temporaries=max(memory.temporaries for memory in memories),
+            bound=Bound.of(kernels(program, part), rates),
+        )
+
+    model = state.model()
+    training = compiled("training", "step", lambda: run.training(config), 0, repeated=True)
+    with compiling(target):
+        attention = attention_choice(model, config.dtype) if isinstance(model, GPT) else None
+    programs = (
+        training,
+        compiled("evaluation", "batch", run.evaluation, beside, repeated=False),
+        compiled("sampling", "token", run.sampling, beside, repeated=True),
+    )
+    largest = None
+    if training.needs is not None:
+        largest = run.largest_batch(training.needs, say)
+    tokens_per_step = config.batch_size * config.block_size
+    least = mfu = None
+    if training.bound is not None:
+        least = training.bound.seconds + training.bound.attention_seconds
+        if isinstance(model, GPT):  # the others are tables, and little else
+            peak = rates.products[config.dtype]
+            mfu = flops_per_token(model) * tokens_per_step / (least * peak)
+    return Plan(
+        target=target.name,
+        config=config.to_dict(),
+        jax=jax.__version__,
+        model=describe(model),
+        attention=attention,
+        parameters=count_parameters(model),
+        parameter_bytes=_bytes(state.params),
+        optimizer_bytes=_bytes(state.opt_state),
+        usable_memory=target.usable_memory,
+        programs=programs,
+        largest_batch=largest and largest[0],
+        largest_batch_needs=largest and largest[1],
+        tokens_per_step=tokens_per_step,
+        least_step_seconds=least,
+        least_step_mfu=mfu,
+    )
+
+
+class _Run:
+    """A run's programs, compiled for one target from the shapes of its state."""
+
+    def __init__(
+        self, config: TrainConfig, target: Target, tokens: np.ndarray, vocab_size: int
+    ) -> None:
+        self._config = config
+        self._target = target
+        self._optimizer = make_optimizer(config.optimizer, config.learning_rate, config.steps)
+        with compiling(target):
+            shapes = jax.eval_shape(
+                lambda: TrainState.create(build_model(config, vocab_size), self._optimizer)
+            )
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            self.state = place(target, shapes)
+            self._tokens, self._key = place(target, (tokens, key))
+
+    def training(self, config: TrainConfig) -> Any:
+        """Of a configuration that may have another batch size."""
+        n_parameters = count_parameters(self.state.model())
+        n_steps = steps_per_chunk(config, n_parameters, 0, self._target.platform)
+        batches = RandomBatches(self._tokens, self._key, config.batch_size, config.block_size)
+        with compiling(self._target):
+            compiled, _ = compile_training(
+                self.state, batches, self._optimizer, n_steps, config.accumulate_steps
+            )
+        return compiled
+
+    def evaluation(self) -> Any:
+        with compiling(self._target):
+            return compile_split_evaluation(self.state.model(), self._config)
+
+    def sampling(self) -> Any:
+        with compiling(self._target):
+            return compile_sampling(self.state.model(), self._config)
+
+    def largest_batch(
+        self, planned_needs: int, say: Callable[[str], None]
+    ) -> tuple[int, int] | None:
+        """The rows a step that fit, in as many micro-batches as the run has, and their bytes."""
+        parts = self._config.accumulate_steps
+
+        def need(rows: int) -> int:
+            begun = time.perf_counter()
+            try:
+                compiled = self.training(replace(self._config, batch_size=parts * rows))
+                found = Memory.of(compiled).total
+            except jax.errors.JaxRuntimeError as error:
+                lacked = needed(error)
+                if lacked is None:
+                    raise
+                found = lacked
+            seconds = time.perf_counter() - begun
+            say(f"training with a batch of {parts * rows:,}: {found / 1e9:.3g} GB, {seconds:.1f} s")
+            return found
+
+        rows = self._config.batch_size // parts
+        found = largest_that_fits(need, rows, planned_needs, self._target.usable_memory)
+        return found and (parts * found[0], found[1])
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
