@@ -32,9 +32,7 @@ TPU_ENVIRONMENT = {
 }
 
 
-def compile_for(
-    target: Target, function: Any, *args: Any, **kwargs: Any
-) -> jax.stages.Compiled:
+def compile_for(target: Target, function: Any, *args: Any, **kwargs: Any) -> jax.stages.Compiled:
     """`function`, jitted or of `compiler.compiled`, for arguments of these shapes on `target`.
 
     Arrays may be shapes; where one has a sharding over a mesh of `devices(target, topology)`, the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 
 MOST_TIMES = 64  # the batch asked about; beyond it "or more" says enough
-MOST_TRIES = 4
+MOST_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -37,40 +36,46 @@ class Memory:
         return self.arguments + self.results + self.temporaries + self.code
 
 
-def needed(error: BaseException) -> int | None:
-    """Bytes that a TPU's compiler says it lacked; None of an error that is another one."""
-    text = str(error)
-    if "RESOURCE_EXHAUSTED" not in text:
-        return None
-    sizes = re.search(r"([\d.]+)([KMG])\b", text)
-    return int(float(sizes[1]) * 1024 ** (1 + "KMG".index(sizes[2]))) if sizes else None
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is why a TPU's compiler gave up; a GPU's compiles what no GPU can hold."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def largest_that_fits(
-    need: Callable[[int], int], first: int, first_need: int, room: int
+    need: Callable[[int], int | None], first: int, first_need: int | None, room: int
 ) -> tuple[int, int] | None:
     """The largest n for which need(n), which grows about linearly, is at most `room`; its need.
 
-    Every call of `need` is a compilation: one shows how it grows from first_need = need(first), one
-    confirms what follows, and a few more mend it. From 16 on n is a multiple of 8, and it is at
-    most MOST_TIMES `first`. None where not even 1 fits.
+    Every call of `need` is a compilation, None of one that failed for want of memory; there are
+    MOST_TRIES of them at most, two if need(n) is quite linear. From 16 on n is a multiple of 8, and
+    it is at most MOST_TIMES `first`. None where nothing was found to fit.
     """
-    points = {first: first_need}
-    guess = 2 * first if first_need < 0.4 * room else max(1, first // 2)
-    for _ in range(2 + MOST_TRIES):
-        if guess not in points:
-            points[guess] = need(guess)
-        fitting = max((n for n, x in points.items() if x <= room), default=0)
-        beyond = min((n for n, x in points.items() if x > room), default=MOST_TIMES * first + 1)
-        guess = min(max(_where(points, room), fitting), beyond - 1)
-        guess = guess // 8 * 8 if guess >= 16 else max(guess, 1)
-        if guess <= fitting or guess in points:
+    needs = {first: first_need}
+    for _ in range(MOST_TRIES):
+        fitting = max(_fitting(needs, room), default=0)
+        beyond = min((n for n in needs if n > fitting), default=MOST_TIMES * first + 1)
+        guess = _where(needs, room)
+        if guess >= beyond:
+            guess = (fitting + beyond) // 2 if beyond in needs else beyond - 1
+        guess = guess // 8 * 8 if guess >= 16 else guess
+        if guess <= fitting:
             break
-    return (fitting, points[fitting]) if fitting else None
+        needs[guess] = need(guess)
+    return max(_fitting(needs, room).items(), default=None)
 
 
-def _where(points: dict[int, int], room: int) -> int:
-    """Where the line through the two points nearest to `room` meets it."""
-    (m, x), (n, y) = sorted(points.items(), key=lambda point: abs(point[1] - room))[:2]
-    slope = (y - x) / (n - m)
-    return int(m + (room - x) / slope) if slope > 0 else MOST_TIMES * max(m, n)
+def _fitting(needs: dict[int, int | None], room: int) -> dict[int, int]:
+    return {n: x for n, x in needs.items() if x is not None and x <= room}
+
+
+def _where(needs: dict[int, int | None], room: int) -> int:
+    """About where `room` is filled."""
+    known = sorted((abs(x - room), n, x) for n, x in needs.items() if x is not None)
+    if not known:
+        return min(needs) // 2
+    _, n, x = known[0]
+    if len(known) == 1:  # of what is needed for n = 0 nothing is known: as if it were nothing
+        return max(1, int(0.95 * n * room / x))
+    _, m, y = known[1]
+    slope = (x - y) / (n - m)
+    return int(n + (room - x) / slope) if slope > 0 else MOST_TIMES * max(n, m)

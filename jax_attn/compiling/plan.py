@@ -13,7 +13,7 @@ import numpy as np
 from jax_attn.ahead import compile_training, steps_per_chunk
 from jax_attn.compiling.compile import compiling, devices, place
 from jax_attn.compiling.hlo import Program
-from jax_attn.compiling.memory import Memory, largest_that_fits, needed
+from jax_attn.compiling.memory import Memory, largest_that_fits, out_of_memory
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import Target
 from jax_attn.config import TrainConfig
@@ -34,6 +34,7 @@ class ProgramPlan:
     unit: str  # what `bound` is of
     seconds: float  # that compiling took
     error: str | None = None
+    too_large: bool = False  # the error is want of memory
     needs: int | None = None  # bytes on the device, the run's other arrays among them
     temporaries: int | None = None  # bytes of these
     bound: Bound | None = None
@@ -100,7 +101,7 @@ def plan(
             seconds = time.perf_counter() - begun
             line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             say(f"{name}: does not compile: {line}")
-            return ProgramPlan(name, unit, seconds, line, needed(error))
+            return ProgramPlan(name, unit, seconds, line, too_large=out_of_memory(error))
         seconds = time.perf_counter() - begun
         say(f"{name}: compiled in {seconds:.1f} s")
         text = programs[-1].as_text()
@@ -127,7 +128,7 @@ def plan(
         compiled("sampling", "token", run.sampling, beside, repeated=True),
     )
     largest = None
-    if training.needs is not None:
+    if training.error is None or training.too_large:
         largest = run.largest_batch(training.needs, say)
     tokens_per_step = config.batch_size * config.block_size
     least = mfu = None
@@ -192,23 +193,23 @@ class _Run:
             return compile_sampling(self.state.model(), self._config)
 
     def largest_batch(
-        self, planned_needs: int, say: Callable[[str], None]
+        self, planned_needs: int | None, say: Callable[[str], None]
     ) -> tuple[int, int] | None:
         """The rows a step that fit, in as many micro-batches as the run has, and their bytes."""
         parts = self._config.accumulate_steps
 
-        def need(rows: int) -> int:
+        def need(rows: int) -> int | None:
             begun = time.perf_counter()
             try:
                 compiled = self.training(replace(self._config, batch_size=parts * rows))
                 found = Memory.of(compiled).total
             except jax.errors.JaxRuntimeError as error:
-                lacked = needed(error)
-                if lacked is None:
+                if not out_of_memory(error):
                     raise
-                found = lacked
+                found = None
+            takes = "does not fit" if found is None else f"takes {found / 1e9:.3g} GB"
             seconds = time.perf_counter() - begun
-            say(f"training with a batch of {parts * rows:,}: {found / 1e9:.3g} GB, {seconds:.1f} s")
+            say(f"training with {parts * rows:,} rows a step: {takes}; compiled in {seconds:.1f} s")
             return found
 
         rows = self._config.batch_size // parts
