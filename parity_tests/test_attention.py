@@ -6,18 +6,29 @@ The reference has one matrix a head and forms `wei`; the port has one matrix for
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import jax
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.pallas.tpu import force_tpu_interpret_mode
 
-import jax_attn
+import jax_attn.flash
 import torch_ref
 from parity_tests.harness import pairs
+from parity_tests.harness.budgets import GRADIENT
 from parity_tests.harness.pairs import BLOCK, B, C, H, K, Pair, S, T
-from parity_tests.harness.tiers import Checks, assert_all, both_tiers, same_bits_after_rounding
+from parity_tests.harness.tiers import (
+    Check,
+    Checks,
+    assert_all,
+    both_tiers,
+    numeric,
+    same_bits_after_rounding,
+)
 
+TPU_LENGTH = 640
 LONG = 131  # more than the fused kernel's query block, and no multiple of it
 
 
@@ -45,6 +56,7 @@ def checks(seed: int) -> Checks:
             yield from checks_of_pair(label, heads[name], rng, (B, T, C), source_length=length)
     yield from kernel_checks(rng)
     yield from masked_checks(rng)
+    yield tpu_kernel_check(rng)
 
 
 def checks_of_pair(
@@ -94,6 +106,34 @@ def kernel_checks(rng: np.random.Generator) -> Checks:
         ),
         {name: value[:, :, :T] for name, value in arrays.items()},
     )
+
+
+def tpu_kernel_check(rng: np.random.Generator) -> Check:
+    """The TPU's own kernel, run as Mosaic's interpreter runs it on a CPU, forward and backward.
+
+    It has no float64. With 640 positions there are five blocks of them, on both sides.
+    """
+    names = ("query", "key", "value")
+    arrays = {name: rng.normal(size=(1, 2, TPU_LENGTH, 8)) * 2 for name in (*names, "cotangent")}
+
+    def reference(a: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        inputs = [a[name].requires_grad_() for name in names]
+        output = lecture_attention(*inputs, scale=0.3)
+        gradients = torch.autograd.grad(output, inputs, a["cotangent"])
+        return {"output": output, **dict(zip(names, gradients, strict=True))}
+
+    def port(a: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        with force_tpu_interpret_mode():
+            output, derivative = jax.vjp(
+                lambda *inputs: jax_attn.flash.tpu_flash_attention(*inputs, 0.3),
+                *(a[name] for name in names),
+            )
+            return {
+                "output": output,
+                **dict(zip(names, derivative(a["cotangent"]), strict=True)),
+            }
+
+    return numeric(f"TPU kernel T={TPU_LENGTH}", reference, port, arrays, budget=GRADIENT)
 
 
 def masked_checks(rng: np.random.Generator) -> Checks:

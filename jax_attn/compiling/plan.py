@@ -86,7 +86,7 @@ def plan(
     if config.rng == "torch":
         raise InputError("--rng torch draws on the CPU between steps; --plan is of --rng jax")
     devices(target)  # before anything else, that a missing compiler is said at once
-    run = _Run(config, target, tokens, vocab_size)
+    run = RunPrograms(config, target, tokens, vocab_size)
     rates = Rates.of(target)
     state = run.state
     beside = _bytes(state) - _bytes((state.params, state.rest)) + tokens.nbytes
@@ -156,13 +156,13 @@ def plan(
     )
 
 
-class _Run:
+class RunPrograms:
     """A run's programs, compiled for one target from the shapes of its state."""
 
     def __init__(
         self, config: TrainConfig, target: Target, tokens: np.ndarray, vocab_size: int
     ) -> None:
-        self._config = config
+        self.config = config
         self._target = target
         self._optimizer = make_optimizer(config.optimizer, config.learning_rate, config.steps)
         with compiling(target):
@@ -186,22 +186,22 @@ class _Run:
 
     def evaluation(self) -> Any:
         with compiling(self._target):
-            return compile_split_evaluation(self.state.model(), self._config)
+            return compile_split_evaluation(self.state.model(), self.config)
 
     def sampling(self) -> Any:
         with compiling(self._target):
-            return compile_sampling(self.state.model(), self._config)
+            return compile_sampling(self.state.model(), self.config)
 
     def largest_batch(
         self, planned_needs: int | None, say: Callable[[str], None]
     ) -> tuple[int, int] | None:
         """The rows a step that fit, in as many micro-batches as the run has, and their bytes."""
-        parts = self._config.accumulate_steps
+        parts = self.config.accumulate_steps
 
         def need(rows: int) -> int | None:
             begun = time.perf_counter()
             try:
-                compiled = self.training(replace(self._config, batch_size=parts * rows))
+                compiled = self.training(replace(self.config, batch_size=parts * rows))
                 found = Memory.of(compiled).total
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
@@ -212,7 +212,7 @@ class _Run:
             say(f"training with {parts * rows:,} rows a step: {takes}; compiled in {seconds:.1f} s")
             return found
 
-        rows = self._config.batch_size // parts
+        rows = self.config.batch_size // parts
         found = largest_that_fits(need, rows, planned_needs, self._target.usable_memory)
         return found and (parts * found[0], found[1])
 

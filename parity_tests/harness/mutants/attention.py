@@ -51,6 +51,11 @@ MUTANTS = [
         "True taken for hidden",
         edited(WEIGHTS, "(mask, scores, -jnp.inf)", "(mask, -jnp.inf, scores)"),
     ),
+    _mutant(
+        "the TPU's kernel without its scale",
+        "scores as they are, on a TPU alone",
+        edited("jax_attn.flash:tpu_flash_attention", "sm_scale=scale", "sm_scale=1.0"),
+    ),
     _mutant("fill of -1e9", "lower scores leak", edited(WEIGHTS, "-jnp.inf", "-1e9")),
     _mutant("fill of +inf", "the sign forgotten", edited(WEIGHTS, "-jnp.inf", "jnp.inf")),
     _mutant(

@@ -1,0 +1,60 @@
+"""The programs of small runs, as an accelerator's own compiler makes them; and their texts."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attn import PRESETS
+from jax_attn.compiling.compile import compiling
+from jax_attn.compiling.plan import RunPrograms
+from jax_attn.compiling.targets import TARGETS
+from jax_attn.generate import compile_generation
+
+# Of every kind, as deep and wide as it must be to have every kind of kernel in it.
+SMALL = {"n_layer": 2, "n_head": 1, "n_embd": 64}
+CONFIGS = {
+    "bigram": PRESETS["bigram"][1],
+    "head": PRESETS["head"][1],
+    "lecture": replace(
+        PRESETS["lecture"][1], model=replace(PRESETS["lecture"][1].model, **SMALL), batch_size=4
+    ),
+    # So many logits that the loss is taken in parts.
+    "gpt2": replace(
+        PRESETS["gpt2"][1],
+        model=replace(PRESETS["gpt2"][1].model, **SMALL),
+        batch_size=32,
+        accumulate_steps=2,
+    ),
+}
+PROGRAMS = ("training", "evaluation", "sampling")
+PROMPTS = (1, 2, 17, 127, 128, 129, 1024)
+VOCAB_SIZE = 65
+
+
+def run_programs(model, dtype, target):
+    config = replace(CONFIGS[model], dtype=dtype)
+    return RunPrograms(config, TARGETS[target], np.zeros(10_000, np.uint8), VOCAB_SIZE)
+
+
+def program_text(model, dtype, target, program):
+    """Raises what the compiler raises."""
+    # As users run it; the tests' own precision is the highest.
+    with jax.default_matmul_precision(None):
+        run = run_programs(model, dtype, target)
+        make = {
+            "training": lambda: run.training(run.config),
+            "evaluation": run.evaluation,
+            "sampling": run.sampling,
+        }[program]
+        return "\n".join(compiled.as_text() for compiled in jax.tree.leaves(make()))
+
+
+def compile_prompt(dtype, target, length):
+    """The programs that continue a prompt of one length with the small GPT-2."""
+    with jax.default_matmul_precision(None):
+        run = run_programs("gpt2", dtype, target)
+        prompt = jax.ShapeDtypeStruct((1, length), jnp.int32)
+        with compiling(TARGETS[target]):
+            return compile_generation(run.state.model(), prompt, 8, key=jax.random.key(0))
