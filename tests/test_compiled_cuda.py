@@ -1,0 +1,43 @@
+"""Every program of a run as XLA's GPU compiler makes it, on a machine that has no GPU."""
+
+import re
+
+import pytest
+
+from tests.compiled_programs import CONFIGS, PROGRAMS, PROMPTS, compile_prompt, program_text
+
+FORWARD, BACKWARD = '"__cudnn$fmhaSoftmax"', '"__cudnn$fmhaSoftmaxBackward"'
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("model", CONFIGS)
+def test_it_compiles(model, program, dtype):
+    text = program_text(model, dtype, "h100", program)
+    # The lecture's dropout is on the weights in training, and its evaluation has none.
+    flash = dtype == "bfloat16" and (model, program) in {
+        ("gpt2", "training"),
+        ("gpt2", "evaluation"),
+        ("lecture", "evaluation"),
+    }
+    assert text.count(FORWARD) == (2 if flash else 0)
+    assert text.count(BACKWARD) == (2 if flash and program == "training" else 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("length", PROMPTS)
+def test_prompts_compile(length, dtype):
+    compile_prompt(dtype, "h100", length)
+
+
+def test_what_a_training_step_has_and_has_not():
+    text = program_text("gpt2", "bfloat16", "h100", "training")
+    assert not re.search(r"\[[\d,]*1024,1024\]", text)  # no whole attention weights
+    rows = 16 * 1024  # of a micro-batch
+    assert not re.search(rf"\[({rows}|16,1024),(50257|50304)\]", text)  # nor logits
+    assert re.search(r"f32\[\d+,50304\]", text)  # but those of a part, not rounded
+    assert not re.search(r"= bf16\S* scatter\(", text)  # which would stop adding at 256
+
+
+def test_an_older_gpu_is_another_target():
+    assert FORWARD in program_text("gpt2", "bfloat16", "a100", "evaluation")

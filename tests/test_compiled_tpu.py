@@ -1,0 +1,32 @@
+"""Every program of a run as the TPU's own compiler makes it, on a machine that has no TPU."""
+
+import re
+
+import pytest
+
+from tests.compiled_programs import CONFIGS, PROGRAMS, PROMPTS, compile_prompt, program_text
+
+KERNEL = '"tpu_custom_call"'
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("model", CONFIGS)
+def test_it_compiles(model, program, dtype):
+    text = program_text(model, dtype, "tpu-v5e", program)
+    # The lecture's dropout is on the weights in training, and its evaluation has none.
+    flash = (model, program) in {
+        ("gpt2", "training"),
+        ("gpt2", "evaluation"),
+        ("lecture", "evaluation"),
+    }
+    # One of two layers forward, and two backward.
+    assert text.count(KERNEL) == (0 if not flash else 6 if program == "training" else 2)
+    if program == "training":
+        assert not re.search(r"= bf16\S* scatter\(", text)  # which would stop adding at 256
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("length", PROMPTS)
+def test_prompts_compile(length, dtype):
+    compile_prompt(dtype, "tpu-v5e", length)
