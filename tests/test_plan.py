@@ -1,0 +1,131 @@
+"""`python train.py PRESET --plan TARGET`, as a user calls it."""
+
+import json
+from dataclasses import replace
+
+import jax
+import pytest
+
+import train
+from jax_attn.compiling import compile
+from jax_attn.compiling import plan as planning
+from jax_attn.compiling.hlo import Program
+from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
+from jax_attn.compiling.targets import TARGETS
+
+SMALL_GPT = ["--model.n-layer", "1", "--model.n-head", "1", "--model.n-embd", "64"]
+
+
+def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "plan"
+    arguments = [*SMALL_GPT, "--block-size", "256", "--batch-size", "8", "--dtype", "bfloat16"]
+    code, out, err = call(
+        train.main, "mini", "--data", text, "--plan", "h100", "--out", folder, *arguments
+    )
+    assert (code, err) == (0, "")
+    for said in ("training: compiled in", "H100", "cudnn: ", "fits", "at most", "at best", "MFU"):
+        assert said in out
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"plan.json", "training.hlo", "evaluation.hlo", "sampling.hlo"}
+    assert not (tmp_path / "runs").exists()
+
+    found = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    assert found["attention"].startswith("cudnn: ")
+    assert found["optimizer_bytes"] == 2 * found["parameter_bytes"] + 8  # and two counters
+    assert found["parameter_bytes"] == 4 * found["parameters"]
+    training, *_ = found["programs"]
+    for program in found["programs"]:
+        assert program["needs"] > found["parameter_bytes"] + found["optimizer_bytes"]
+        assert program["bound"]["flops"] > 0
+    # Six operations for each weight of a matrix and token, those of the logits among them; and the
+    # embedding's gradient, a product where so few ids are.
+    matrices = 64 * (12 * 64 + 27)
+    assert 1 < training["bound"]["flops"] / (6 * matrices * 8 * 256) < 1.02
+    assert training["bound"]["attention_flops"] == 7 * 8 * 256 * 256 * 64
+    assert found["largest_batch"] % 8 == 0
+    assert 8 < found["largest_batch"] <= 64 * 8
+
+    program = Program.parse((folder / "training.hlo").read_text(encoding="utf-8"))
+    bound = Bound.of(kernels(program, step_of(program)), Rates.of(TARGETS["h100"]))
+    assert bound.bytes == training["bound"]["bytes"]
+    assert found["least_step_seconds"] == bound.seconds + bound.attention_seconds
+
+
+def test_a_plan_is_never_overwritten(call, text, tmp_path):
+    (tmp_path / "plan.json").write_text("mine")
+    code, out, err = call(train.main, "bigram", "--data", text, "--plan", "h100", "--out", tmp_path)
+    assert (code, out) == (2, "")
+    assert err == f"train.py: error: {tmp_path} holds a plan already; give another --out\n"
+    assert (tmp_path / "plan.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a100", "tpu-v5p"])
+def test_without_the_compiler(call, text, monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    compile._devices.cache_clear()
+    code, out, err = call(train.main, "bigram", "--data", text, "--plan", name)
+    extra = "compile-cuda" if name == "a100" else "compile-tpu"
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert f'pip install "jax-attn[{extra}]"' in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--resume", "somewhere", "--plan", "h100"], "--plan is of a new run"),
+        (["bigram", "--plan", "h100", "--rng", "torch"], "--plan is of --rng jax"),
+        (["bigram", "--plan", "h100", "--data", "nowhere.txt"], "there is no such file"),
+    ],
+)
+def test_what_is_refused(call, text, arguments, said):
+    arguments = [*arguments, "--data", text] if "torch" in arguments else arguments
+    code, out, err = call(train.main, *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_target_is_answered_with_the_known(call):
+    code, _, err = call(train.main, "bigram", "--plan", "b300")
+    assert code == 2
+    assert "tpu-v6e" in err
+
+
+def test_nothing_is_fetched(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_ATTN_CACHE", str(tmp_path))
+    monkeypatch.setattr("pooch.retrieve", lambda *_, **__: pytest.fail("fetched"))
+    code, out, _ = call(train.main, "bigram", "--plan", "h100")
+    assert code == 0
+    assert "going on with --data python-docs" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_too_large_is_said_with_what_would_fit(call, text, monkeypatch):
+    small = replace(TARGETS["h100"], memory=4_000_000)
+    monkeypatch.setitem(TARGETS, "h100", small)
+    arguments = ["--data", text, "--plan", "h100", "--batch-size", "4096"]
+    code, out, err = call(train.main, "bigram", *arguments)
+    assert (code, err) == (0, "")
+    (line,) = (line for line in out.splitlines() if line.startswith("at most"))
+    assert 64 < int(line.split()[2].replace(",", "")) < 4096
+    assert "too large  " in out
+
+
+def test_a_compiler_that_gives_up_for_want_of_memory(call, text, monkeypatch):
+    """As a TPU's does."""
+    honest = planning.compile_training
+
+    def compile_training(state, batches, *rest):
+        if batches.batch_size > 1000:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 41.7G of 15.75G\nand so on")
+        return honest(state, batches, *rest)
+
+    monkeypatch.setattr(planning, "compile_training", compile_training)
+    arguments = ["--data", text, "--plan", "h100", "--batch-size", "4096"]
+    code, out, err = call(train.main, "bigram", *arguments)
+    assert (code, err) == (1, "")
+    assert "error      training: JaxRuntimeError: RESOURCE_EXHAUSTED: 41.7G of 15.75G\n" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("at most"))
+    assert 256 <= int(line.split()[2].replace(",", "")) <= 1000
