@@ -117,8 +117,8 @@ def tpu_kernel_check(rng: np.random.Generator) -> Check:
     arrays = {name: rng.normal(size=(1, 2, TPU_LENGTH, 8)) * 2 for name in (*names, "cotangent")}
 
     def reference(a: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        inputs = [a[name].requires_grad_() for name in names]
-        output = lecture_attention(*inputs, scale=0.3)
+        query, key, value = inputs = [a[name].requires_grad_() for name in names]
+        output = lecture_attention(query, key, value, scale=0.3)
         gradients = torch.autograd.grad(output, inputs, a["cotangent"])
         return {"output": output, **dict(zip(names, gradients, strict=True))}
 

@@ -68,7 +68,7 @@ def heading(preset: str, found: Plan, target: Target) -> Iterator[str]:
         f"plan       {preset} on one {target.name} ({target.device_kind}), "
         f"jax {found.jax}; compiled, not run"
     )
-    yield f"model      {found.model}, {found.parameters:,} parameters, {config['dtype']}"
+    yield f"model      {found.model}, {found.parameters:,} parameters, {found.numbers}"
     if found.attention:
         yield f"attention  {found.attention}"
     parts = config["accumulate_steps"]

@@ -74,22 +74,25 @@ def place(target: Target, tree: Any) -> Any:
     return jax.tree.map(placed, tree)
 
 
+def accelerator_of(target: Target) -> Accelerator:
+    """What the choice of a kernel depends on."""
+    if target.chip is None:
+        return Accelerator("tpu")
+    return Accelerator("cuda", float("{}.{}".format(*target.chip.capability)))
+
+
 @contextlib.contextmanager
 def compiling(target: Target) -> Iterator[None]:
     """Inside, whatever is traced and compiled is what the target's own machine would compile.
 
     All that `flash` and JAX would ask a device is answered here.
     """
-    device, answers = Accelerator("tpu"), {}
-    if target.chip:
-        capability = target.chip.capability
-        device = Accelerator("cuda", float("{}.{}".format(*capability)))
-        answers = _of_cudnn(capability)
+    answers = _of_cudnn(target.chip.capability) if target.chip else {}
     before = {name: getattr(cudnn, name) for name in answers}
     try:
         for name, answer in answers.items():
             setattr(cudnn, name, answer)
-        with compiling_for(device), _kept_nowhere():
+        with compiling_for(accelerator_of(target)), _kept_nowhere():
             yield
     finally:
         for name, answer in before.items():

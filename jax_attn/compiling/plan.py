@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jax_attn.ahead import compile_training, steps_per_chunk
-from jax_attn.compiling.compile import compiling, devices, place
+from jax_attn.compiling.compile import accelerator_of, compiling, devices, place
 from jax_attn.compiling.hlo import Program
 from jax_attn.compiling.memory import Memory, largest_that_fits, out_of_memory
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import Target
 from jax_attn.config import TrainConfig
+from jax_attn.device_choices import choose_for_device
 from jax_attn.errors import InputError
 from jax_attn.flops import flops_per_token
 from jax_attn.gpt import GPT
 from jax_attn.models import build_model, count_parameters
 from jax_attn.optim import make_optimizer
+from jax_attn.precision import describe_products, products
 from jax_attn.report import attention_choice, compile_sampling, compile_split_evaluation, describe
 from jax_attn.training import RandomBatches, TrainState
 
@@ -48,6 +52,7 @@ class Plan:
     config: dict[str, Any]
     jax: str
     model: str
+    numbers: str  # what products are taken in
     attention: str | None  # how, and why; None where there is none to choose
     parameters: int
     parameter_bytes: int
@@ -83,49 +88,26 @@ def plan(
     `say` gets a line after each, `keep` a program's name and its text. Raises InputError where the
     compiler is not installed, and for a run that draws as torch does.
     """
+    config, reasons = choose_for_device(config, accelerator_of(target), target.usable_memory)
     if config.rng == "torch":
         raise InputError("--rng torch draws on the CPU between steps; --plan is of --rng jax")
     devices(target)  # before anything else, that a missing compiler is said at once
+    for reason in reasons:
+        say(f"chosen   {reason}")
     run = RunPrograms(config, target, tokens, vocab_size)
     rates = Rates.of(target)
     state = run.state
     beside = _bytes(state) - _bytes((state.params, state.rest)) + tokens.nbytes
 
-    def compiled(
-        name: str, unit: str, compile_it: Callable[[], Any], beside: int, *, repeated: bool
-    ) -> ProgramPlan:
-        begun = time.perf_counter()
-        try:
-            programs = jax.tree.leaves(compile_it())
-        except Exception as error:  # whatever it is, it is what the run would die of
-            seconds = time.perf_counter() - begun
-            line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            say(f"{name}: does not compile: {line}")
-            return ProgramPlan(name, unit, seconds, line, too_large=out_of_memory(error))
-        seconds = time.perf_counter() - begun
-        say(f"{name}: compiled in {seconds:.1f} s")
-        text = programs[-1].as_text()
-        keep(name, text)
-        program = Program.parse(text)
-        part = step_of(program) if repeated else program.entry
-        memories = [Memory.of(program) for program in programs]
-        return ProgramPlan(
-            name,
-            unit,
-            seconds,
-            needs=max(memory.total for memory in memories) + beside,
-            temporaries=max(memory.temporaries for memory in memories),
-            bound=Bound.of(kernels(program, part), rates),
-        )
-
     model = state.model()
-    training = compiled("training", "step", lambda: run.training(config), 0, repeated=True)
+    compiled = partial(_compiled, rates=rates, say=say, keep=keep)
+    training = compiled("training", "step", lambda: run.training(config))
     with compiling(target):
         attention = attention_choice(model, config.dtype) if isinstance(model, GPT) else None
     programs = (
         training,
-        compiled("evaluation", "batch", run.evaluation, beside, repeated=False),
-        compiled("sampling", "token", run.sampling, beside, repeated=True),
+        compiled("evaluation", "batch", run.evaluation, beside=beside),
+        compiled("sampling", "token", run.sampling, beside=beside),
     )
     largest = None
     if training.error is None or training.too_large:
@@ -135,13 +117,17 @@ def plan(
     if training.bound is not None:
         least = training.bound.seconds + training.bound.attention_seconds
         if isinstance(model, GPT):  # the others are tables, and little else
-            peak = rates.products[config.dtype]
+            highest = config.dtype == "float32" and config.product_precision == "highest"
+            peak = rates.products["highest" if highest else config.dtype]
             mfu = flops_per_token(model) * tokens_per_step / (least * peak)
     return Plan(
         target=target.name,
         config=config.to_dict(),
         jax=jax.__version__,
         model=describe(model),
+        numbers=config.dtype
+        if config.dtype != "float32"
+        else f"float32, {describe_products(config, accelerator_of(target))}",
         attention=attention,
         parameters=count_parameters(model),
         parameter_bytes=_bytes(state.params),
@@ -156,6 +142,44 @@ def plan(
     )
 
 
+def _compiled(
+    name: str,
+    unit: str,
+    compile_it: Callable[[], Any],
+    *,
+    beside: int = 0,
+    rates: Rates,
+    say: Callable[[str], None],
+    keep: Callable[[str, str], None],
+) -> ProgramPlan:
+    """What `compile_it` gives, one program or several of which the last counts.
+
+    `beside` are bytes of arrays on the device that are none of its arguments.
+    """
+    begun = time.perf_counter()
+    try:
+        programs = jax.tree.leaves(compile_it())
+    except Exception as error:  # whatever it is, it is what the run would die of
+        seconds = time.perf_counter() - begun
+        line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        say(f"{name}: does not compile: {line}")
+        return ProgramPlan(name, unit, seconds, line, too_large=out_of_memory(error))
+    seconds = time.perf_counter() - begun
+    say(f"{name}: compiled in {seconds:.1f} s")
+    text = programs[-1].as_text()
+    keep(name, text)
+    program = Program.parse(text)
+    memories = [Memory.of(program) for program in programs]
+    return ProgramPlan(
+        name,
+        unit,
+        seconds,
+        needs=max(memory.total for memory in memories) + beside,
+        temporaries=max(memory.temporaries for memory in memories),
+        bound=Bound.of(kernels(program, step_of(program)), rates),
+    )
+
+
 class RunPrograms:
     """A run's programs, compiled for one target from the shapes of its state."""
 
@@ -165,7 +189,7 @@ class RunPrograms:
         self.config = config
         self._target = target
         self._optimizer = make_optimizer(config.optimizer, config.learning_rate, config.steps)
-        with compiling(target):
+        with self._compiling():
             shapes = jax.eval_shape(
                 lambda: TrainState.create(build_model(config, vocab_size), self._optimizer)
             )
@@ -173,23 +197,28 @@ class RunPrograms:
             self.state = place(target, shapes)
             self._tokens, self._key = place(target, (tokens, key))
 
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        with compiling(self._target), products(self.config):
+            yield
+
     def training(self, config: TrainConfig) -> Any:
         """Of a configuration that may have another batch size."""
         n_parameters = count_parameters(self.state.model())
         n_steps = steps_per_chunk(config, n_parameters, 0, self._target.platform)
         batches = RandomBatches(self._tokens, self._key, config.batch_size, config.block_size)
-        with compiling(self._target):
+        with self._compiling():
             compiled, _ = compile_training(
                 self.state, batches, self._optimizer, n_steps, config.accumulate_steps
             )
         return compiled
 
     def evaluation(self) -> Any:
-        with compiling(self._target):
+        with self._compiling():
             return compile_split_evaluation(self.state.model(), self.config)
 
     def sampling(self) -> Any:
-        with compiling(self._target):
+        with self._compiling():
             return compile_sampling(self.state.model(), self.config)
 
     def largest_batch(
