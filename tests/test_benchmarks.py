@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import plans
 from benchmarks.interleave import DifferentResult, Timing, compare
 from benchmarks.markdown import markdown
 from benchmarks.rows import OURS, Row, best, row
@@ -71,3 +72,38 @@ def test_the_readme_shows_the_results_that_are_kept():
     text = (folder / "README.md").read_text(encoding="utf-8")
     (kept,) = folder.glob("results/*-cores.json")
     assert markdown(json.loads(kept.read_text(encoding="utf-8"))) in text
+
+
+def test_plans_are_made_once_and_written_after_each(tmp_path, monkeypatch, call):
+    asked = []
+
+    def make(preset, target):
+        asked.append((preset, target))
+        if target == "a100":
+            return {"preset": preset, "target": target, "error": "crashed"}
+        return {"preset": preset, "target": target}
+
+    monkeypatch.setattr(plans, "make", make)
+    path = tmp_path / "plans.json"
+    assert call(plans.main, path, "bigram", "tpu-v5e", "a100")[0] == 0
+    assert call(plans.main, path, "bigram", "a100", "h100")[0] == 0
+    # What failed is tried again, what was made is not.
+    assert asked == [("bigram", t) for t in ("a100", "tpu-v5e", "h100", "a100")]
+    kept = json.loads(path.read_text(encoding="utf-8"))["plans"]
+    assert [plan["target"] for plan in kept] == ["h100", "a100", "tpu-v5e"]
+    assert call(plans.main, path, "b300")[0] == 2
+
+
+def test_a_plan_has_a_row_for_every_program():
+    bound = {"flops": 2e12, "attention_flops": 1e12, "bytes": 5e9}
+    bound |= {"seconds": 0.01, "attention_seconds": 0.002}
+    program = {"name": "training", "unit": "step", "seconds": 11.2, "needs": 14e9, "bound": bound}
+    broken = {"name": "sampling", "unit": "token", "seconds": 1.0, "needs": None, "bound": None}
+    plan = {"preset": "gpt2", "target": "h100", "least_step_mfu": 0.493, "largest_batch": 1152}
+    plan["config"] = {"batch_size": 32, "block_size": 1024}
+    plan["programs"] = [program, broken | {"error": "ZeroDivisionError: by 0"}]
+    assert [" | ".join(row) for row in plans.cells(plan)] == [
+        "gpt2 | h100 | training, a step of 32 × 1,024 | 11 s | 14 GB | 5 GB | 3 TFLOP | 12 ms "
+        "| 49% | 1,152",
+        "gpt2 | h100 | sampling, a token | 1 s | ZeroDivisionError |  |  |  |  | ",
+    ]

@@ -88,8 +88,8 @@ def table(found: Plan) -> Table:
             cells += ["", "", "", "does not compile"]
         else:
             flops = bound.flops + bound.attention_flops
-            cells += [f"{bound.kernels:,}", _scaled(flops, "FLOP"), _scaled(bound.bytes, "B")]
-            cells.append(_ms(bound.seconds + bound.attention_seconds))
+            cells += [f"{bound.kernels:,}", scaled(flops, "FLOP"), scaled(bound.bytes, "B")]
+            cells.append(duration(bound.seconds + bound.attention_seconds))
         shown.add_row(*cells)
     return shown
 
@@ -119,16 +119,16 @@ def summary(found: Plan, target: Target) -> Iterator[str]:
         rate = found.tokens_per_step / found.least_step_seconds
         mfu = "" if found.least_step_mfu is None else f", MFU {found.least_step_mfu:.1%}"
         yield (
-            f"at best    {_ms(found.least_step_seconds)} a step, {rate:,.0f} tokens/s{mfu} "
+            f"at best    {duration(found.least_step_seconds)} a step, {rate:,.0f} tokens/s{mfu} "
             "(every kernel at the data sheet's rates)"
         )
 
 
 def _size(n_bytes: int | None) -> str:
-    return "unknown" if n_bytes is None else _scaled(n_bytes, "B")
+    return "unknown" if n_bytes is None else scaled(n_bytes, "B")
 
 
-def _scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> str:
     """Three digits, and a prefix: 159 GB."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
@@ -136,5 +136,6 @@ def _scaled(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def _ms(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In milliseconds or microseconds."""
     return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"
