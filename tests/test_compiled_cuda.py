@@ -35,7 +35,7 @@ def test_what_a_training_step_has_and_has_not():
     assert not re.search(r"\[[\d,]*1024,1024\]", text)  # no whole attention weights
     rows = 16 * 1024  # of a micro-batch
     assert not re.search(rf"\[({rows}|16,1024),(50257|50304)\]", text)  # nor logits
-    assert re.search(r"f32\[\d+,50304\]", text)  # but those of a part, not rounded
+    assert re.search(r"bf16\[(?!64,)\d+,50304\]", text)  # but those of a part
     assert not re.search(r"= bf16\S* scatter\(", text)  # which would stop adding at 256
 
 
