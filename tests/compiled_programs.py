@@ -1,5 +1,6 @@
 """The programs of small runs, as an accelerator's own compiler makes them; and their texts."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -38,6 +39,7 @@ def run_programs(model, dtype, target):
     return RunPrograms(config, TARGETS[target], np.zeros(10_000, np.uint8), VOCAB_SIZE)
 
 
+@functools.cache
 def program_text(model, dtype, target, program):
     """Raises what the compiler raises."""
     # As users run it; the tests' own precision is the highest.

@@ -38,10 +38,10 @@ def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, m
     for program in found["programs"]:
         assert program["needs"] > found["parameter_bytes"] + found["optimizer_bytes"]
         assert program["bound"]["flops"] > 0
-    # Six operations for each weight of a matrix and token, those of the logits among them; and the
-    # embedding's gradient, a product where so few ids are.
+    # Six operations for each weight of a matrix and token, those of the logits among them; and a
+    # few for gradients that are products where so few ids are.
     matrices = 64 * (12 * 64 + 27)
-    assert 1 < training["bound"]["flops"] / (6 * matrices * 8 * 256) < 1.02
+    assert 1 < training["bound"]["flops"] / (6 * matrices * 8 * 256) < 1.1
     assert training["bound"]["attention_flops"] == 7 * 8 * 256 * 256 * 64
     assert found["largest_batch"] % 8 == 0
     assert 8 < found["largest_batch"] <= 64 * 8
