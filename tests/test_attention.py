@@ -9,6 +9,7 @@ from flax import nnx
 import jax_attn as ja
 from jax_attn import blocked
 from jax_attn.blocked import QUERY_BLOCK, sequences_at_a_time
+from jax_attn.flash import Accelerator, choose_implementation
 
 B, T, S, H, K = 2, 7, 5, 3, 5
 C = H * K
@@ -240,3 +241,35 @@ def test_modules_compute_in_the_dtype_asked_for(dtype):
     attention = ja.MultiHeadAttention(C, H, rngs=nnx.Rngs(0), dtype=dtype)
     assert attention(x).dtype == dtype
     assert attention.qkv.kernel.dtype == jnp.float32
+
+
+H100 = Accelerator("cuda", compute_capability=9.0)
+A100 = Accelerator("cuda", compute_capability=8.0)
+V100 = Accelerator("cuda", compute_capability=7.0)
+TPU = Accelerator("tpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "length", "head_size", "chosen"),
+    [
+        (None, "bfloat16", 1024, 64, "blocked"),
+        (H100, "bfloat16", 1024, 64, "cudnn"),
+        (H100, "bfloat16", 1023, 64, "cudnn"),
+        (H100, "bfloat16", 1024, 256, "cudnn"),
+        (A100, "bfloat16", 1024, 256, "blocked"),
+        (A100, "bfloat16", 1024, 60, "blocked"),
+        (V100, "bfloat16", 1024, 64, "blocked"),
+        (H100, "float32", 1024, 64, "blocked"),
+        (TPU, "float32", 1024, 64, "tpu_flash"),
+        (TPU, "bfloat16", 1024, 64, "tpu_flash"),
+        (TPU, "bfloat16", 1000, 64, "blocked"),
+        (TPU, "bfloat16", 1024, 192, "blocked"),
+        (Accelerator("rocm"), "bfloat16", 1024, 64, "blocked"),
+        *((device, "bfloat16", 0, 64, "explicit") for device in (None, H100, TPU)),
+        *((device, "bfloat16", 128, 64, "explicit") for device in (None, H100, TPU)),
+    ],
+)
+def test_the_choice_of_a_kernel_has_a_reason(device, dtype, length, head_size, chosen):
+    implementation, reason = choose_implementation(length, head_size, dtype, device)
+    assert implementation == chosen
+    assert len(reason) > 10
