@@ -18,6 +18,7 @@ from benchmarks.device.sizes import Sizes
 
 TIMINGS = 5
 MOST_CALLS = 100  # of the loop in one timing
+COMPILED_AT_ONCE = 4  # autotuning takes as much memory as the operation
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def time_variants(
         with jax.default_matmul_precision("highest"):
             return jax.block_until_ready(jax.jit(variant.function)(*variant.arguments))
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(COMPILED_AT_ONCE, os.cpu_count() or 1)) as threads:
         exact = None if reference is None else threads.submit(computed_exactly, reference)
         programs = [threads.submit(compiled, variant) for variant in variants]
     expected = None if exact is None else exact.result()
