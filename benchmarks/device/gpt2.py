@@ -15,7 +15,7 @@ from benchmarks.interleave import DifferentResult, Side
 
 SHARES = {"jax_attn": 0.5, "torch": 0.45}  # of the device's memory, at most
 FIRST_LOSS = 1e-3  # relative difference that bfloat16 explains
-SHORT_LOSSES = 2e-5  # that float32 explains, over a few steps
+SHORT_LOSSES = 5e-6  # that float32 explains, over a few steps; another GELU does not pass
 
 
 # Each framework is imported by its own side only.

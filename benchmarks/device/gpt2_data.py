@@ -40,21 +40,26 @@ SHORT_STEPS = 6
 
 
 def state_dict(sizes: GPT2Sizes, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random float32 weights by GPT-2's names, matrices [in out]; no bias or norm is trivial."""
+    """Random float32 weights by GPT-2's names, matrices [in out]; no bias or norm is trivial.
+
+    At any width so large that what goes into GELU has a deviation of 1: with smaller ones its two
+    forms could not be told apart.
+    """
     draw = np.random.default_rng(seed)
     c = sizes.n_embd
+    whole = c**-0.5
 
-    def normal(*shape: int, scale: float = 0.02) -> np.ndarray:
+    def normal(*shape: int, scale: float = whole) -> np.ndarray:
         return draw.standard_normal(shape, np.float32) * np.float32(scale)
 
-    def linear(prefix: str, rows: int, columns: int, scale: float = 0.02) -> dict[str, np.ndarray]:
+    def linear(prefix: str, rows: int, columns: int, scale: float = whole) -> dict[str, np.ndarray]:
         weight = normal(rows, columns, scale=scale)
         return {f"{prefix}.weight": weight, f"{prefix}.bias": normal(columns)}
 
     def norm(prefix: str) -> dict[str, np.ndarray]:
         return {f"{prefix}.weight": 1 + normal(c), f"{prefix}.bias": normal(c)}
 
-    end = 0.02 / math.sqrt(2 * sizes.n_layer)  # of the matrices that end a residual branch
+    end = whole / math.sqrt(2 * sizes.n_layer)  # of the matrices that end a residual branch
     state = {
         "transformer.wte.weight": normal(sizes.vocab_size, c),
         "transformer.wpe.weight": normal(sizes.length, c),
