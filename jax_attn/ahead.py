@@ -45,7 +45,7 @@ def compile_training(
     return lowered.compile(), time.perf_counter() - begun
 
 
-def smaller_programs() -> tuple[Callable[[Any, TrainConfig], None], ...]:
+def smaller_programs() -> tuple[Callable[[Any, TrainConfig], Any], ...]:
     """What compiles those that are made beside the training program: on a GPU none.
 
     Their kernels are chosen there by stopwatch, which nothing else may disturb: they are compiled

@@ -4,7 +4,7 @@ Letters: B batch, T query positions, S key/value positions, C channels, H heads,
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def explicit_attention(
     return attend(attention_weights(query, key, mask=mask, scale=scale), value)
 
 
-KERNELS = {
+KERNELS: dict[str, Any] = {  # functions of query, key, value and scale
     "explicit": explicit_attention,
     "blocked": blocked_attention,
     "cudnn": cudnn_attention,
@@ -127,10 +127,10 @@ KERNELS = {
 def _fastest_attention(query: Array, key: Array, value: Array, scale: float) -> Array:
     """By what `choose_implementation` chooses for the device that the arrays are on."""
     device = accelerator()
-    sizes = *query.shape[-2:], query.dtype
-    elsewhere, _ = choose_implementation(*sizes, None)
+    length, head_size = query.shape[-2:]
+    elsewhere, _ = choose_implementation(length, head_size, query.dtype, None)
     if device is not None:
-        there, _ = choose_implementation(*sizes, device)
+        there, _ = choose_implementation(length, head_size, query.dtype, device)
         if there != elsewhere:
             return _by_device(query, key, value, scale, device.platform, there, elsewhere)
     return KERNELS[elsewhere](query, key, value, scale)

@@ -47,7 +47,7 @@ def chunked_loss_sum(
     rows = hidden.reshape(-1, hidden.shape[-1])
     if bias is not None:
         bias = bias.astype(jnp.promote_types(hidden.dtype, jnp.float32))
-    total = _loss_in_parts(rows, matrix, bias, targets.reshape(-1), most_logits)
+    total: Any = _loss_in_parts(rows, matrix, bias, targets.reshape(-1), most_logits)
     return total, (targets != IGNORE).sum(dtype=jnp.int32)
 
 

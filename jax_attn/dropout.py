@@ -20,7 +20,11 @@ class Dropout(nnx.Dropout):
         if self.rate == 0 or deterministic:
             return inputs
         stream = self.rngs if rngs is None else rngs
-        kept = keep_mask(stream(), self.rate, inputs.shape)
+        if isinstance(stream, nnx.Rngs):
+            stream = stream[self.rng_collection]
+        key = stream() if isinstance(stream, nnx.RngStream) else stream
+        assert key is not None
+        kept = keep_mask(key, self.rate, inputs.shape)
         return jnp.where(kept, inputs / (1 - self.rate), 0)
 
 
@@ -32,7 +36,7 @@ def keep_mask(key: PRNGKeyArray, rate: float, shape: tuple[int, ...]) -> Bool[Ar
     return halves[..., :length] < round((1 - rate) * HALF_WORDS)
 
 
-def dropout(rate: float, rngs: nnx.Rngs) -> Dropout:
+def dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
     """Zeroes with probability `rate` and scales the rest by 1/(1-rate), once `train()` is called.
 
     A model drops nothing until then, so that calling it is a function of its input.

@@ -14,6 +14,7 @@
 import functools
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -269,7 +270,7 @@ def linear_in_parts(
         return [y + part for y, part in zip(parts, jnp.split(bias, n), strict=True)]
 
     def together(x, kernel, bias):
-        y = matmul(x, kernel, x.dtype)
+        y: Any = matmul(x, kernel, x.dtype)
         return jnp.split(y if bias is None else y + bias, n, axis=-1)
 
     return jax.lax.platform_dependent(x, kernel, bias, cpu=together, default=apart)

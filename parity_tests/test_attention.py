@@ -125,7 +125,7 @@ def tpu_kernel_check(rng: np.random.Generator) -> Check:
     def port(a: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         with force_tpu_interpret_mode():
             output, derivative = jax.vjp(
-                lambda *inputs: jax_attn.flash.tpu_flash_attention(*inputs, 0.3),
+                lambda q, k, v: jax_attn.flash.tpu_flash_attention(q, k, v, 0.3),
                 *(a[name] for name in names),
             )
             return {

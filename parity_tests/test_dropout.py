@@ -197,7 +197,7 @@ def stream_checks(rng: np.random.Generator) -> Checks:
     yield holds("scale", bool(np.isclose(np.unique(first), [0, 1 / (1 - rate)]).all()))
     yield holds("a new mask at every call", bool((first != second).any()))
     kept = first.reshape(2, -1) > 0  # the two draws of each word
-    together = float(np.corrcoef(kept)[0, 1])
+    together = float(np.asarray(np.corrcoef(kept))[0, 1])
     yield holds("two draws from a word are independent", abs(together) < 6 / (n / 2) ** 0.5)
 
     pair = pairs.gpt("lecture", n_layer=2, dropout_rate=RATE)
