@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -116,3 +117,14 @@ def test_one_function_has_the_options_of_each_device(monkeypatch):
         function.lower(1.0)
     function.lower(1.0)
     assert given == [compiler.GPU_TRAINING_OPTIONS]
+
+
+@pytest.mark.parametrize(("long", "trims"), [(0.0, 1), (1e9, 0)])
+def test_what_a_long_compilation_has_freed_goes_back(monkeypatch, long, trims):
+    trimmed = []
+    library = SimpleNamespace(malloc_trim=trimmed.append)
+    monkeypatch.setattr(compiler.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(compiler.sys, "platform", "linux")
+    monkeypatch.setattr(compiler, "LONG_COMPILATION_S", long)
+    jax.jit(lambda x: x + trims).lower(1.0).compile()
+    assert len(trimmed) == trims
