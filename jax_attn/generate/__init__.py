@@ -42,6 +42,8 @@ def generate(
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
     total = tokens.shape[1] + max_new_tokens
     text, _ = extend_to(text, cache, tokens.shape[1], total)
+    if text.shape[1] == total:
+        return text
     if isinstance(text, Tracer):
         return text[:, :total]
     # On the host, where no length is compiled; jnp.asarray, too, would compile for each.
@@ -153,11 +155,16 @@ def _lengths(model: Any, prompt_length: int, max_new_tokens: int) -> tuple[int, 
 
 
 def _padded(tokens: Integer[Array, "B T0"], width: int) -> Integer[np.ndarray | Array, "B T"]:
-    """`tokens` with room after them; on the host if it can be, where no length is compiled."""
-    numpy = jnp if isinstance(tokens, Tracer) else np
-    # The last token again and again: whatever the model makes of it, the prompt has in it.
-    axes = ((0, 0), (0, width - tokens.shape[1]))
-    return numpy.pad(numpy.asarray(tokens, numpy.int32), axes, mode="edge")
+    """`tokens` with room after them; on the host if it can be, where no length is compiled.
+
+    The room is full of the last token: whatever the model makes of it, the prompt has in it.
+    """
+    rows, length = tokens.shape
+    if isinstance(tokens, Tracer):
+        return jnp.pad(tokens.astype(jnp.int32), ((0, 0), (0, width - length)), mode="edge")
+    prompt, text = np.asarray(tokens), np.empty((rows, width), np.int32)
+    text[:, :length], text[:, length:] = prompt, prompt[:, -1:]
+    return text
 
 
 def _replaced(leaves: list, cast: list) -> list:
