@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_attn import PRESETS
-from jax_attn.compiling.compile import compiling
+from jax_attn.compiling.compile import compile_for
 from jax_attn.compiling.plan import RunPrograms
 from jax_attn.compiling.targets import TARGETS
-from jax_attn.generate import compile_generation
+from jax_attn.generate.buckets import cached_positions
+from jax_attn.generate.loop import prefill
 
 # Of every kind, as deep and wide as it must be to have every kind of kernel in it.
 SMALL = {"n_layer": 2, "n_head": 1, "n_embd": 64}
@@ -54,9 +55,15 @@ def program_text(model, dtype, target, program):
 
 
 def compile_prompt(dtype, target, length):
-    """The programs that continue a prompt of one length with the small GPT-2."""
+    """What the small GPT-2 makes of a prompt before it goes on; prompts of a bucket share it."""
+    return _compile_prefill(dtype, target, cached_positions(length, CONFIGS["gpt2"].block_size))
+
+
+@functools.cache
+def _compile_prefill(dtype, target, positions):
     with jax.default_matmul_precision(None):
-        run = run_programs("gpt2", dtype, target)
-        prompt = jax.ShapeDtypeStruct((1, length), jnp.int32)
-        with compiling(TARGETS[target]):
-            return compile_generation(run.state.model(), prompt, 8, key=jax.random.key(0))
+        leaves, structure = jax.tree.flatten(run_programs("gpt2", dtype, target).state.model())
+        text = jax.ShapeDtypeStruct((1, 1025), jnp.int32)
+        return compile_for(
+            TARGETS[target], prefill, structure, leaves, text, positions=positions
+        ).as_text()
