@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.compiled_programs import CONFIGS, PROGRAMS, PROMPTS, compile_prompt, program_text
+from tests.compiled_programs import CONFIGS, FLASH, PROGRAMS, PROMPTS, compile_prompt, program_text
 
 FORWARD, BACKWARD = '"__cudnn$fmhaSoftmax"', '"__cudnn$fmhaSoftmaxBackward"'
 
@@ -14,14 +14,9 @@ FORWARD, BACKWARD = '"__cudnn$fmhaSoftmax"', '"__cudnn$fmhaSoftmaxBackward"'
 @pytest.mark.parametrize("model", CONFIGS)
 def test_it_compiles(model, program, dtype):
     text = program_text(model, dtype, "h100", program)
-    # The lecture's dropout is on the weights in training, and its evaluation has none.
-    flash = dtype == "bfloat16" and (model, program) in {
-        ("gpt2", "training"),
-        ("gpt2", "evaluation"),
-        ("lecture", "evaluation"),
-    }
-    assert text.count(FORWARD) == (2 if flash else 0)
-    assert text.count(BACKWARD) == (2 if flash and program == "training" else 0)
+    flash = FLASH.get((model, program), 0) if dtype == "bfloat16" else 0
+    assert text.count(FORWARD) == flash
+    assert text.count(BACKWARD) == (flash if program == "training" else 0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
