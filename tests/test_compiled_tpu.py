@@ -6,7 +6,10 @@ import pytest
 
 from tests.compiled_programs import CONFIGS, FLASH, PROGRAMS, PROMPTS, compile_prompt, program_text
 
-KERNEL = '"tpu_custom_call"'
+
+def flash_kernels(text):
+    """Of JAX's kernel; the compiler has some of its own."""
+    return sum('"tpu_custom_call"' in line and "flash_" in line for line in text.splitlines())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -16,7 +19,7 @@ def test_it_compiles(model, program, dtype):
     text = program_text(model, dtype, "tpu-v5e", program)
     # Backward there are two.
     flash = FLASH.get((model, program), 0)
-    assert text.count(KERNEL) == (3 * flash if program == "training" else flash)
+    assert flash_kernels(text) == (3 * flash if program == "training" else flash)
     if program == "training":
         assert not re.search(r"= bf16\S* scatter\(", text)  # which would stop adding at 256
 
@@ -26,4 +29,4 @@ def test_it_compiles(model, program, dtype):
 def test_prompts_compile(length, dtype):
     text = compile_prompt(dtype, "tpu-v5e", length)
     # Of so few positions that the masked half is small attention is explicit.
-    assert text.count(KERNEL) == (1 if length == 1024 else 0)
+    assert flash_kernels(text) == (1 if length == 1024 else 0)
