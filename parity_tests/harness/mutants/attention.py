@@ -184,7 +184,9 @@ MUTANTS = [
         "query, key, value without bias",
         "qkv.bias unread",
         edited(
-            f"{MULTI}._query_key_value", "split(self.qkv(x)", "split((x @ self.qkv.kernel[...])"
+            f"{MULTI}._query_key_value",
+            "linear_in_parts(self.qkv, x, 3)",
+            "jnp.split(x @ self.qkv.kernel[...], 3, axis=-1)",
         ),
     ),
     _mutant(
