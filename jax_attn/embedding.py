@@ -23,10 +23,6 @@ class Embedding(nnx.Embed):
         del out_sharding
         return look_up(self.embedding[...], inputs, self.dtype)
 
-    def first_rows(self, n: int) -> Float[Array, "n C"]:
-        """Those of the ids from 0 to n - 1; a slice, whose gradient costs nothing."""
-        return self.embedding[:n].astype(self.dtype)
-
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def look_up(

@@ -173,7 +173,7 @@ class GPT(nnx.Module):
                 f"{length} tokens do not fit block_size {self.config.block_size}; "
                 "crop the input to its last block_size tokens"
             )
-        positions = self.position_embedding_table.first_rows(length)
+        positions = self.position_embedding_table(jnp.arange(length))
         return add_to_all(self.token_embedding_table(idx), positions)
 
     def hidden(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:

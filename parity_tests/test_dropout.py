@@ -110,7 +110,7 @@ def in_training(module: Any, arrays: Any, run: Any) -> Any:
 
 @contextmanager
 def given_to_jax(uniform: Sequence[Any]) -> Iterator[None]:
-    """`jax.random.bernoulli` takes its numbers from here.
+    """The port's masks, and those of `jax.random.bernoulli`, take their numbers from here.
 
     A mask of another shape than is expected next keeps nothing, so that the outputs differ.
     """
@@ -120,7 +120,13 @@ def given_to_jax(uniform: Sequence[Any]) -> Iterator[None]:
         drawn = next(numbers, np.zeros(()))
         return drawn < p if drawn.shape == tuple(shape) else jnp.zeros(shape, bool)
 
-    with mock.patch.object(jax.random, "bernoulli", bernoulli):
+    def keep_mask(key: Any, rate: float, shape: Any) -> Any:
+        return bernoulli(key, 1 - rate, shape)
+
+    with (
+        mock.patch.object(jax.random, "bernoulli", bernoulli),
+        mock.patch.object(jax_attn.dropout, "keep_mask", keep_mask),
+    ):
         yield
 
 

@@ -268,8 +268,8 @@ MUTANTS = [
         "stop_gradient on the position embedding",
         edited(
             "jax_attn.gpt:GPT.embed",
-            "self.position_embedding_table.first_rows(length)",
-            "jax.lax.stop_gradient(self.position_embedding_table.first_rows(length))",
+            "self.position_embedding_table(jnp.arange(length))",
+            "jax.lax.stop_gradient(self.position_embedding_table(jnp.arange(length)))",
         ),
     ),
     _gradient_mutant(

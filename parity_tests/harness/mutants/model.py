@@ -166,12 +166,12 @@ MUTANTS = [
     _model_mutant(
         "positions from 1",
         "off by one",
-        edited(f"{GPT}.embed", ".first_rows(length)", "(jnp.arange(1, length + 1))"),
+        edited(f"{GPT}.embed", "jnp.arange(length)", "jnp.arange(1, length + 1)"),
     ),
     _model_mutant(
         "positions from the end",
         "the newest token is at 0",
-        edited(f"{GPT}.embed", ".first_rows(length)", ".first_rows(length)[::-1]"),
+        edited(f"{GPT}.embed", "jnp.arange(length)", "jnp.arange(length)[::-1]"),
     ),
     _model_mutant(
         "embedding times sqrt(C)",
