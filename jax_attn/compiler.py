@@ -52,13 +52,15 @@ BACKEND_COMPILED = "/jax/core/compile/backend_compile_duration"
 LONG_COMPILATION_S = 1.0
 
 
-def _return_memory(event: str, duration: float, **_: str | int) -> None:
+def _return_memory(event: str, duration_secs: float, **_: str | int) -> None:
     """After a long compilation, gives what the C library still holds back to the system.
 
     Compiling a GPT's training program allocates some 200 MiB on threads of its own and frees them,
     but glibc keeps them: a training's own arrays would come on top.
     """
-    if event != BACKEND_COMPILED or duration < LONG_COMPILATION_S or sys.platform != "linux":
+    if event != BACKEND_COMPILED or duration_secs < LONG_COMPILATION_S:
+        return
+    if sys.platform != "linux":
         return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
