@@ -14,8 +14,8 @@ class Dropout(nnx.Dropout):
     """flax's, with `keep_mask`: half as many random words, most of what dropout costs."""
 
     def __call__(
-        self, inputs: Float[Array, ...], *, deterministic=None, rngs=None
-    ) -> Float[Array, ...]:
+        self, inputs: Float[Array, "*shape"], *, deterministic=None, rngs=None
+    ) -> Float[Array, "*shape"]:
         deterministic = self.deterministic if deterministic is None else deterministic
         if self.rate == 0 or deterministic:
             return inputs
@@ -28,7 +28,7 @@ class Dropout(nnx.Dropout):
         return jnp.where(kept, inputs / (1 - self.rate), 0)
 
 
-def keep_mask(key: PRNGKeyArray, rate: float, shape: tuple[int, ...]) -> Bool[Array, ...]:
+def keep_mask(key: PRNGKeyArray, rate: float, shape: tuple[int, ...]) -> Bool[Array, "*shape"]:
     """True with probability 1 - rate, to the nearest multiple of 2^-16."""
     *rows, length = shape
     words = jax.random.bits(key, (*rows, -(-length // 2)), jnp.uint32)

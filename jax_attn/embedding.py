@@ -19,7 +19,9 @@ class Embedding(nnx.Embed):
     torch raises there. Compiled code cannot, and plain indexing would clamp or wrap in silence.
     """
 
-    def __call__(self, inputs: Integer[Array, ...], out_sharding=None) -> Float[Array, "... C"]:
+    def __call__(
+        self, inputs: Integer[Array, "*shape"], out_sharding=None
+    ) -> Float[Array, "*shape C"]:
         del out_sharding
         return look_up(self.embedding[...], inputs, self.dtype)
 
