@@ -44,7 +44,7 @@ def test_large_presets_use_the_device():
 def test_parts_are_as_few_as_fit():
     assert chosen("gpt2", H100, 60 * GIB, batch_size=32) == ("bfloat16", 32)
     assert chosen("gpt2", H100, 60 * GIB, batch_size=128) == ("bfloat16", 64)
-    assert chosen("gpt2", H100, 6 * GIB) == ("bfloat16", 4)
+    assert chosen("gpt2", H100, 4 * GIB) == ("bfloat16", 4)
     assert chosen("gpt2", H100, 60 * GIB, batch_size=7) == ("bfloat16", 7)
     assert chosen("gpt2", H100, 1) == ("bfloat16", 1)
     assert chosen("gpt2", H100) == ("bfloat16", 2)  # a device that does not tell
