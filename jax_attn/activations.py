@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jax_attn.apart import computed_apart
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gelu(x: Float[Array, "*shape"], approximate: bool) -> Float[Array, "*shape"]:
@@ -36,9 +38,35 @@ def _gelu_backward(approximate, x, dy):
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
+
+@jax.custom_vjp
+def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """max(x, 0); the derivative at 0 is 0. Reverse-mode derivatives only.
+
+    The derivative is taken from the result, which the next layer keeps anyway.
+    """
+
+    # A maximum XLA's CPU compiler would compute and keep for each of its two readers.
+    def of_cpu(x):
+        return jnp.where(x <= 0, 0, x)
+
+    return jax.lax.platform_dependent(x, cpu=of_cpu, default=jax.nn.relu)
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y, dy):
+    return (computed_apart(lambda y, dy: jnp.where(y > 0, dy, 0), y, dy),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
 # jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu,
+    "relu": relu,
     "gelu": partial(gelu, approximate=False),
     "gelu_tanh": partial(gelu, approximate=True),
 }

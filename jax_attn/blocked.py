@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jax_attn.apart import computed_apart
 from jax_attn.layers import product, transposed
 
 # Smaller blocks skip more of the masked half but make smaller matrix products.
@@ -65,12 +66,16 @@ def _by_groups(function: Callable[..., Any], *arrays: Any) -> Any:
 
 
 def _forward_by_groups(query, key, value, scale):
+    # Head by head as they are, for all products: XLA's CPU compiler would lay keys and values out
+    # across as well, for the one block that takes them whole.
+    query, key, value = jax.lax.optimization_barrier((query, key, value))
     output, log_sums = _by_groups(partial(_forward, scale=scale), query, key, value)
     return output, (query, key, value, output, log_sums)
 
 
 def _backward_by_groups(scale, saved, doutput):
-    return _by_groups(partial(_backward, scale=scale), *saved, doutput)
+    function = partial(_by_groups, partial(_backward, scale=scale))
+    return computed_apart(function, *saved, doutput)
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
@@ -87,9 +92,6 @@ def _scores(query, key, start: int, stop: int, scale: float):
 
 
 def _forward(query, key, value, scale):
-    # Head by head as they are, for all products: XLA's CPU compiler would lay keys and values out
-    # across as well, for the one block that takes them whole.
-    query, key, value = jax.lax.optimization_barrier((query, key, value))
     outputs, log_sums = [], []
     for start, stop in _blocks(query.shape[-2]):
         scores = _scores(query, key, start, stop, scale)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from jax_attn.bigram import BigramLanguageModel
 from jax_attn.compiler import compiled
@@ -46,15 +46,20 @@ class TrainState:
     def create(cls, model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
         """State before the first step; shares no array with `model`, so it may be donated."""
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-        params, rest = jax.tree.map(jnp.copy, (params, rest))
-        return cls(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=optimizer.init(params),
-            rest=rest,
-            healthy=jnp.array(True),
-            graphdef=graphdef,
-        )
+
+        @jax.jit  # one program in the place of one for every shape
+        def at_start(params, rest):
+            params, rest = jax.tree.map(jnp.copy, (params, rest))
+            return cls(
+                step=jnp.zeros((), jnp.int32),
+                params=params,
+                opt_state=optimizer.init(params),
+                rest=rest,
+                healthy=jnp.array(True),
+                graphdef=graphdef,
+            )
+
+        return at_start(params, rest)
 
     def model(self) -> Any:
         """The model with this state's parameters, dropout off. Holds the arrays, not copies."""
@@ -178,11 +183,31 @@ def train_step(
     vectors = jax.tree.map(lambda g: jax.lax.optimization_barrier(g) if g.ndim < 2 else g, grads)
     gradient_sum = optax.tree.sum(vectors)
     healthy = state.healthy & jnp.isfinite(loss) & jnp.isfinite(gradient_sum * gradient_sum)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    stepped = replace(state, step=state.step + 1, params=params, opt_state=opt_state, rest=rest)
-    kept = jax.tree.map(partial(jnp.where, healthy), stepped, state)
+
+    def stepped(state):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return replace(state, step=state.step + 1, params=params, opt_state=opt_state, rest=rest)
+
+    kept = _applied_if(healthy, stepped, state)
     return replace(kept, healthy=healthy), loss
+
+
+def _applied_if(healthy: Bool[Array, ""], function: Callable[[Any], Any], old: Any) -> Any:
+    """`function(old)` or else `old`.
+
+    On a CPU by a branch: outside one, XLA's compiler there would compute the new moments twice, the
+    second time for the parameters, and to have the old ones for that, copy all of them before every
+    step. For a branch on a GPU the host would wait; accelerators choose number by number.
+    """
+
+    def branch(healthy, old):
+        return jax.lax.cond(healthy, function, lambda old: old, old)
+
+    def choice(healthy, old):
+        return jax.tree.map(partial(jnp.where, healthy), function(old), old)
+
+    return jax.lax.platform_dependent(healthy, old, cpu=branch, default=choice)
 
 
 @compiled(

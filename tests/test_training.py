@@ -119,7 +119,20 @@ def test_dropout_differs_from_step_to_step_and_is_off_in_evaluation():
     assert ja.evaluate(model, TOKENS, block_size=8) == ja.evaluate(model, TOKENS, block_size=8)
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_good_state():
+@pytest.fixture(params=["cpu", "default"])
+def platform(request, monkeypatch):
+    """Everything is done as on a CPU, or as it is on other devices."""
+
+    def choose(*args, default, **by_platform):
+        return by_platform.get(request.param, default)(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
+    ja.train_chunk.clear_cache()
+    yield request.param
+    ja.train_chunk.clear_cache()
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(platform):
     """Batch 2 of 5 is poisoned by an id outside the vocabulary."""
     inputs, targets = zip(*(BATCHES.batch(jnp.int32(i)) for i in range(5)), strict=True)
     inputs = jnp.stack(inputs).at[2, 0, 0].set(11)
@@ -134,7 +147,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state():
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_gradient_that_is_not_finite_keeps_the_last_good_state():
+def test_a_gradient_that_is_not_finite_keeps_the_last_good_state(platform):
     """The loss is finite and its gradient overflows."""
     model = ja.BigramLanguageModel(11, rngs=nnx.Rngs(0))
     optimizer = ja.make_optimizer(ja.OptimizerConfig(), 1e-2, 5)
