@@ -13,7 +13,7 @@ from jax_attn import InputError
 from jax_attn.compiling import TARGETS, compile_for
 from jax_attn.compiling.compile import compiling, devices
 from jax_attn.compiling.hlo import Program
-from jax_attn.compiling.memory import Memory, largest_that_fits
+from jax_attn.compiling.memory import Memory, about_the_largest, largest_that_fits
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.config import TargetName
 from jax_attn.flash import accelerator
@@ -162,3 +162,24 @@ def test_the_largest_batch_takes_few_compilations(need, first, largest):
     found = largest_that_fits(counted, first, need(first), 1000)
     assert found == (None if largest is None else (largest, need(largest)))
     assert len(calls) <= 5
+
+
+@pytest.mark.parametrize(
+    ("need", "first", "largest"),
+    [
+        (lambda n: 50 + 10 * n, 8, (88, 930)),
+        (lambda n: 50 + 100 * n, 1, (9, 950)),
+        (lambda n: None if n > 90 else 50 + 10 * n, 50, (50, 550)),
+        (lambda n: 50 + 18 * n, 50, (50, 950)),  # where the next multiple of 8 is below
+        (lambda n: 1, 2, (128, 1)),  # 64 times as many
+    ],
+)
+def test_the_largest_batch_by_one_more_compilation(need, first, largest):
+    calls = []
+
+    def counted(n):
+        calls.append(n)
+        return need(n)
+
+    assert about_the_largest(counted, first, need(first), 1000) == largest
+    assert calls == [2 * first]

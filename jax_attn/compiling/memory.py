@@ -64,6 +64,19 @@ def largest_that_fits(
     return max(_fitting(needs, room).items(), default=None)
 
 
+def about_the_largest(
+    need: Callable[[int], int | None], first: int, first_need: int, room: int
+) -> tuple[int, int]:
+    """As `largest_that_fits`, drawn from `first`, which fits, and one compilation of twice that."""
+    second_need = need(2 * first)
+    if second_need is None:
+        return first, first_need
+    most = MOST_TIMES * first
+    n = min(most, _where({first: first_need, 2 * first: second_need}, room))
+    n = max(first, n // 8 * 8 if n >= 16 else n)
+    return n, first_need + (second_need - first_need) * (n - first) // first
+
+
 def _fitting(needs: dict[int, int | None], room: int) -> dict[int, int]:
     return {n: x for n, x in needs.items() if x is not None and x <= room}
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax_attn.ahead import compile_training, steps_per_chunk
 from jax_attn.compiling.compile import accelerator_of, compiling, devices, place
 from jax_attn.compiling.hlo import Program
-from jax_attn.compiling.memory import Memory, largest_that_fits, out_of_memory
+from jax_attn.compiling.memory import Memory, about_the_largest, largest_that_fits, out_of_memory
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import Target
 from jax_attn.config import TrainConfig
@@ -224,7 +224,11 @@ class RunPrograms:
     def largest_batch(
         self, planned_needs: int | None, say: Callable[[str], None]
     ) -> tuple[int, int] | None:
-        """The rows a step that fit, in as many micro-batches as the run has, and their bytes."""
+        """The rows a step that fit, in as many micro-batches as the run has, and their bytes.
+
+        On a GPU such a program is compiled; for a TPU they are drawn from two smaller ones: near
+        the limit its compiler looks for what to compute again, for twenty minutes and more.
+        """
         parts = self.config.accumulate_steps
 
         def need(rows: int) -> int | None:
@@ -242,7 +246,11 @@ class RunPrograms:
             return found
 
         rows = self.config.batch_size // parts
-        found = largest_that_fits(need, rows, planned_needs, self._target.usable_memory)
+        room = self._target.usable_memory
+        if self._target.platform == "tpu" and planned_needs is not None and planned_needs <= room:
+            found = about_the_largest(need, rows, planned_needs, room)
+        else:
+            found = largest_that_fits(need, rows, planned_needs, room)
         return found and (parts * found[0], found[1])
 
 
