@@ -31,24 +31,24 @@ from jax_attn import (
     learning_rate_schedule,
     load_corpus,
 )
-from jax_attn.ahead import CompiledAhead, compile_training, steps_per_chunk
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.command_line import NewRun, ResumedRun, parse_arguments
+from jax_attn.compiling.precision import describe_products, products
+from jax_attn.compiling.program_cache import keep_programs
 from jax_attn.data import cache_dir
-from jax_attn.device_choices import choose_for_device, memory_in_use
-from jax_attn.flash import accelerator
-from jax_attn.flops import utilisation
-from jax_attn.gpt import GPT
-from jax_attn.models import count_parameters
-from jax_attn.nan_search import find_nan
-from jax_attn.painter import Painter
-from jax_attn.precision import describe_products, products
-from jax_attn.program_cache import keep_programs
-from jax_attn.progress import TrainingProgress
-from jax_attn.report import attention_choice, describe, evaluate_split, finish
-from jax_attn.run import Run
-from jax_attn.stopping import StopOnSignal
-from jax_attn.torch_script import TorchScript
+from jax_attn.models.flops import utilisation
+from jax_attn.models.gpt import GPT
+from jax_attn.nn.flash import accelerator
+from jax_attn.runs.ahead import CompiledAhead, compile_training, steps_per_chunk
+from jax_attn.runs.build import count_parameters
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.command_line import NewRun, ResumedRun, parse_arguments
+from jax_attn.runs.device_choices import choose_for_device, memory_in_use
+from jax_attn.runs.painter import Painter
+from jax_attn.runs.progress import TrainingProgress
+from jax_attn.runs.report import attention_choice, describe, evaluate_split, finish
+from jax_attn.runs.run import Run
+from jax_attn.runs.stopping import StopOnSignal
+from jax_attn.torch_replay.script import TorchScript
+from jax_attn.training.nan_search import find_nan
 
 gc.freeze()
 gc.enable()
@@ -261,7 +261,7 @@ def main() -> int:
     try:
         arguments = parse_arguments(sys.argv[1:])
         if isinstance(arguments, NewRun) and arguments.plan is not None:
-            from jax_attn.compiling.command import plan_run  # not what most runs need
+            from jax_attn.runs.plan_command import plan_run  # not what most runs need
 
             return plan_run(arguments, arguments.plan, Console())
         keep_programs(cache_dir() / "programs")

@@ -26,7 +26,7 @@ class JaxAttention:
         import jax.numpy as jnp
 
         import jax_attn as ja
-        from jax_attn.compiler import compiled
+        from jax_attn.compiling.options import compiled
 
         def jax_own(query: Any, key: Any, value: Any) -> Any:
             # It takes [B T H K]; its callers hold arrays so, and no transposition is charged.

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_attn as ja
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.run import Run
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jax_attn.compiling.command import duration, scaled
 from jax_attn.compiling.targets import TARGETS
-from jax_attn.presets import PRESETS
+from jax_attn.runs.plan_command import duration, scaled
+from jax_attn.runs.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = (

@@ -28,7 +28,7 @@ class Probe:
         import jax
         import jax.numpy as jnp
 
-        from jax_attn.compiler import compiler_options
+        from jax_attn.compiling.options import compiler_options
 
         x = jnp.ones((SIZE, SIZE))
         product = jax.jit(jnp.matmul, compiler_options=compiler_options())

@@ -1,7 +1,7 @@
 """What logits in bfloat16 change: `python -m benchmarks.rounded_logits`.
 
 On accelerators the logits of a large vocabulary are rounded to bfloat16 in training
-(`jax_attn.chunked_loss`). Here the same 200 steps run with and without, on whatever device there
+(`jax_attn.nn.chunked_loss`). Here the same 200 steps run with and without, on whatever device there
 is, and the rounding is made sure of.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 import jax_attn as ja
-from jax_attn import chunked_loss
+from jax_attn.nn import chunked_loss
 
 STEPS, BATCH_SIZE, BLOCK_SIZE = 200, 12, 64
 BFLOAT16_BITS = {"exponent_bits": 8, "mantissa_bits": 7}
@@ -63,7 +63,7 @@ def train(tokens: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def main() -> None:
-    in_parts = mock.patch("jax_attn.gpt.needs_parts", return_value=True)
+    in_parts = mock.patch("jax_attn.models.gpt.needs_parts", return_value=True)
     for name, tokens in texts().items():
         with in_parts:
             losses, validation = train(tokens)

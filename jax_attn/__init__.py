@@ -3,7 +3,15 @@
 from jax_attn.collector import collector_paused
 
 with collector_paused():
-    from jax_attn.attention import (
+    from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
+    from jax_attn.data import CharTokenizer, Corpus, load_corpus
+    from jax_attn.errors import InputError
+    from jax_attn.generate import generate
+    from jax_attn.interop import load_state_dict, to_state_dict
+    from jax_attn.models.bigram import BigramLanguageModel
+    from jax_attn.models.gpt import GPT, Block, FeedForward
+    from jax_attn.models.single_head import SingleHeadLanguageModel
+    from jax_attn.nn.attention import (
         Head,
         MultiHeadAttention,
         attend,
@@ -11,27 +19,19 @@ with collector_paused():
         causal_mask,
         dot_product_attention,
     )
-    from jax_attn.averaging import (
+    from jax_attn.nn.averaging import (
         averaging_weights,
         running_mean_loop,
         running_mean_matmul,
         running_mean_softmax,
         softmax_averaging_weights,
     )
-    from jax_attn.bigram import BigramLanguageModel
-    from jax_attn.checkpoint import load_model
-    from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
-    from jax_attn.data import CharTokenizer, Corpus, load_corpus
-    from jax_attn.errors import InputError
-    from jax_attn.generate import generate
-    from jax_attn.gpt import GPT, Block, FeedForward
-    from jax_attn.interop import load_state_dict, to_state_dict
-    from jax_attn.loss import next_token_loss
-    from jax_attn.optim import learning_rate_schedule, make_optimizer
-    from jax_attn.presets import PRESETS
-    from jax_attn.single_head import SingleHeadLanguageModel
-    from jax_attn.torch_random import Generator
-    from jax_attn.training import (
+    from jax_attn.nn.loss import next_token_loss
+    from jax_attn.runs.checkpoint import load_model
+    from jax_attn.runs.presets import PRESETS
+    from jax_attn.torch_replay.random import Generator
+    from jax_attn.training.optim import learning_rate_schedule, make_optimizer
+    from jax_attn.training.step import (
         GivenBatches,
         RandomBatches,
         TrainState,

@@ -17,7 +17,7 @@ from jax_attn.errors import InputError
 # `train_step` relies.
 LARGEST_LEARNING_RATE = 1e6
 
-# Values of `TrainConfig` that leave a choice to the device (jax_attn/device_choices.py).
+# Values of `TrainConfig` that leave a choice to the device (jax_attn/runs/device_choices.py).
 LEFT_OPEN = {"dtype": "auto", "accumulate_steps": 0}
 
 Activation = Literal["relu", "gelu", "gelu_tanh"]

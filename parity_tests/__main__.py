@@ -13,12 +13,12 @@ import jax
 import tyro
 from rich.console import Console
 
-from parity_tests.harness import output, page
-from parity_tests.harness.guilty import first_guilty_layer
-from parity_tests.harness.ladder import RUNGS, run_task
-from parity_tests.harness.matrix import NO_BUG, plant_all, problems
-from parity_tests.harness.mutants import REGISTRY
-from parity_tests.harness.workers import share, workers
+from parity_tests.suite import output, page
+from parity_tests.suite.guilty import first_guilty_layer
+from parity_tests.suite.ladder import RUNGS, run_task
+from parity_tests.suite.matrix import NO_BUG, plant_all, problems
+from parity_tests.suite.mutants import REGISTRY
+from parity_tests.suite.workers import share, workers
 
 WIDTH = 170  # of what is not a terminal: the kill matrix has many columns
 

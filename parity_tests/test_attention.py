@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas.tpu import force_tpu_interpret_mode
 
-import jax_attn.flash
+import jax_attn.nn.flash
 import torch_ref
-from parity_tests.harness import pairs
 from parity_tests.harness.budgets import GRADIENT
-from parity_tests.harness.pairs import BLOCK, B, C, H, K, Pair, S, T
-from parity_tests.harness.tiers import (
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import BLOCK, B, C, H, K, Pair, S, T
+from parity_tests.suite.tiers import (
     Check,
     Checks,
     assert_all,
@@ -125,7 +125,7 @@ def tpu_kernel_check(rng: np.random.Generator) -> Check:
     def port(a: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         with force_tpu_interpret_mode():
             output, derivative = jax.vjp(
-                lambda q, k, v: jax_attn.flash.tpu_flash_attention(q, k, v, 0.3),
+                lambda q, k, v: jax_attn.nn.flash.tpu_flash_attention(q, k, v, 0.3),
                 *(a[name] for name in names),
             )
             return {

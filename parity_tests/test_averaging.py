@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import jax_attn
 import torch_ref
-from parity_tests.harness.pairs import BLOCK, B, C, T
-from parity_tests.harness.tiers import Checks, assert_all, both_tiers
+from parity_tests.suite.pairs import BLOCK, B, C, T
+from parity_tests.suite.tiers import Checks, assert_all, both_tiers
 
 MATRICES = ("averaging_weights", "softmax_averaging_weights")
 MEANS = ("running_mean_loop", "running_mean_matmul", "running_mean_softmax")

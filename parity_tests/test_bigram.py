@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import jax_attn
-import jax_attn.training
-from parity_tests.harness import pairs
+import jax_attn.training.step
 from parity_tests.harness.budgets import LOSS
-from parity_tests.harness.pairs import BLOCK, B, T
-from parity_tests.harness.tiers import (
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import BLOCK, B, T
+from parity_tests.suite.tiers import (
     Checks,
     assert_all,
     both_tiers,
@@ -43,7 +43,7 @@ def checks(seed: int) -> Checks:
 
 def port_loss(model: Any, arrays: Any) -> Any:
     """As in training: the bigram model looks its losses up where there are enough of them."""
-    total, count = jax_attn.training.loss_fn(model, arrays["idx"], arrays["targets"])
+    total, count = jax_attn.training.step.loss_fn(model, arrays["idx"], arrays["targets"])
     return total / count
 
 

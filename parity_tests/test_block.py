@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity_tests.harness import pairs
-from parity_tests.harness.pairs import BLOCK, STYLES, B, C, T
-from parity_tests.harness.tiers import Checks, assert_all, both_tiers
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import BLOCK, STYLES, B, C, T
+from parity_tests.suite.tiers import Checks, assert_all, both_tiers
 
 
 def checks(seed: int) -> Checks:

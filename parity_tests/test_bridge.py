@@ -15,9 +15,9 @@ from flax import nnx
 from numpy.typing import NDArray
 
 import jax_attn
-from parity_tests.harness import pairs
-from parity_tests.harness.pairs import BLOCK, STYLES, C, H, L, Pair
-from parity_tests.harness.tiers import (
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import BLOCK, STYLES, C, H, L, Pair
+from parity_tests.suite.tiers import (
     Check,
     Checks,
     assert_all,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import jax_attn
 import torch_ref
-from parity_tests.harness.tiers import Checks, assert_all, holds, raises, same_bits
+from parity_tests.suite.tiers import Checks, assert_all, holds, raises, same_bits
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n"
 OTHER = "héllo wörld — ∑ 你好 🙂 ÿ\n"

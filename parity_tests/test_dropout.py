@@ -17,19 +17,19 @@ import torch
 from flax import nnx
 
 import jax_attn
-import jax_attn.dropout
-import jax_attn.training
+import jax_attn.nn.dropout
+import jax_attn.training.step
 import torch_ref
-from parity_tests.harness import pairs
 from parity_tests.harness.budgets import FORWARD, GRADIENT
-from parity_tests.harness.gradients import (
+from parity_tests.suite import pairs
+from parity_tests.suite.gradients import (
     by_reference_name,
     clear_of_kinks,
     heads_joined,
     reference_gradients,
 )
-from parity_tests.harness.pairs import B, C, H, T
-from parity_tests.harness.tiers import (
+from parity_tests.suite.pairs import B, C, H, T
+from parity_tests.suite.tiers import (
     Checks,
     assert_all,
     both_tiers,
@@ -125,7 +125,7 @@ def given_to_jax(uniform: Sequence[Any]) -> Iterator[None]:
 
     with (
         mock.patch.object(jax.random, "bernoulli", bernoulli),
-        mock.patch.object(jax_attn.dropout, "keep_mask", keep_mask),
+        mock.patch.object(jax_attn.nn.dropout, "keep_mask", keep_mask),
     ):
         yield
 
@@ -149,7 +149,9 @@ def given_to_torch(uniform: Sequence[torch.Tensor]) -> Iterator[None]:
 
 def port_loss_gradients(model: Any, arrays: Any) -> Any:
     state = jax_attn.TrainState.create(model, jax_attn.make_optimizer(OPTIMIZER, 1e-3, 1))
-    _, gradients, _ = jax_attn.training.loss_and_gradients(state, arrays["idx"], arrays["targets"])
+    _, gradients, _ = jax_attn.training.step.loss_and_gradients(
+        state, arrays["idx"], arrays["targets"]
+    )
     named = by_reference_name(nnx.merge(state.graphdef, gradients, state.rest))
     return heads_joined(named, np.stack)
 
@@ -195,7 +197,7 @@ def evaluation_checks(rng: np.random.Generator) -> Checks:
 def stream_checks(rng: np.random.Generator) -> Checks:
     """The port's own masks: the right rate, and new ones at every call, layer, row and step."""
     rate, n = 0.2, 20_000
-    layer = jax_attn.dropout.dropout(rate, nnx.Rngs(int(rng.integers(2**31))))
+    layer = jax_attn.nn.dropout.dropout(rate, nnx.Rngs(int(rng.integers(2**31))))
     layer.train()
     first, second = (np.asarray(layer(jnp.ones(n))) for _ in range(2))
     deviation = (rate * (1 - rate) / n) ** 0.5
@@ -214,13 +216,13 @@ def stream_checks(rng: np.random.Generator) -> Checks:
 
     def observe(m: Any, a: Any) -> Any:
         m.train()
-        keep_mask = jax_attn.dropout.keep_mask
+        keep_mask = jax_attn.nn.dropout.keep_mask
 
         def note(*args: Any) -> Any:
             masks.append(keep_mask(*args))
             return masks[-1]
 
-        with mock.patch.object(jax_attn.dropout, "keep_mask", note):
+        with mock.patch.object(jax_attn.nn.dropout, "keep_mask", note):
             return m(a["idx"])
 
     in_jax(lambda a: observe(pair.port(a["weights"], real_streams=True), a), arrays, np.float32)

@@ -23,9 +23,9 @@ from jax_attn import (
     make_optimizer,
     train_chunk,
 )
-from jax_attn.dropout_tape import DropoutTape
 from jax_attn.lecture import lecture_corpus
-from jax_attn.torch_replay import initialise, lecture_batches
+from jax_attn.torch_replay.dropout_tape import DropoutTape
+from jax_attn.torch_replay.replay import initialise, lecture_batches
 
 SEED, STEPS, CHUNK, BATCH, LEARNING_RATE = 1337, 500, 250, 8, 1e-3
 CONFIG = GPTConfig(vocab_size=65, block_size=16, n_layer=2, n_head=2, n_embd=32, dropout_rate=0.2)

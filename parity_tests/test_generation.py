@@ -18,9 +18,9 @@ from flax import nnx
 
 import jax_attn
 import torch_ref
-from parity_tests.harness import pairs
-from parity_tests.harness.pairs import Pair, V
-from parity_tests.harness.tiers import (
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import Pair, V
+from parity_tests.suite.tiers import (
     Checks,
     Function,
     assert_all,

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity_tests.harness import pairs
-from parity_tests.harness.pairs import BLOCK, STYLES, B, Pair, T
-from parity_tests.harness.tiers import (
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import BLOCK, STYLES, B, Pair, T
+from parity_tests.suite.tiers import (
     Checks,
     assert_all,
     bfloat16,

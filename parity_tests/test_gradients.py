@@ -15,20 +15,20 @@ import torch
 from flax import nnx
 
 import jax_attn
-import jax_attn.training
-from jax_attn.activations import ACTIVATIONS
-from jax_attn.blocked import CORES, POSITIONS_AT_ONCE
-from parity_tests.harness import pairs
+import jax_attn.training.step
+from jax_attn.nn.activations import ACTIVATIONS
+from jax_attn.nn.blocked import CORES, POSITIONS_AT_ONCE
 from parity_tests.harness.budgets import GRADIENT
-from parity_tests.harness.gradients import (
+from parity_tests.suite import pairs
+from parity_tests.suite.gradients import (
     by_reference_name,
     clear_of_kinks,
     heads_joined,
     port_gradients,
     reference_gradients,
 )
-from parity_tests.harness.pairs import STYLES, B, C, H, K, Pair, S, T, V
-from parity_tests.harness.tiers import Arrays, Checks, assert_all, both_tiers
+from parity_tests.suite.pairs import STYLES, B, C, H, K, Pair, S, T, V
+from parity_tests.suite.tiers import Arrays, Checks, assert_all, both_tiers
 from parity_tests.test_attention import lecture_attention, lecture_weights
 from parity_tests.test_loss import output_arrays, output_in_parts, output_reference
 
@@ -92,7 +92,7 @@ def model_checks(name: str, pair: Pair, rng: np.random.Generator) -> Checks:
 def loss_gradients(model: Any, arrays: Any, parts: int) -> dict[str, Any]:
     optimizer = jax_attn.make_optimizer(jax_attn.OptimizerConfig(), 1e-3, 1)
     state = jax_attn.TrainState.create(model, optimizer)
-    _, gradients, _ = jax_attn.training.loss_and_gradients(
+    _, gradients, _ = jax_attn.training.step.loss_and_gradients(
         state, arrays["idx"], arrays["targets"], parts
     )
     named = by_reference_name(nnx.merge(state.graphdef, gradients, state.rest))

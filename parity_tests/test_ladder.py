@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from parity_tests.harness import guilty, ladder, page
-from parity_tests.harness.mutants.attention import WEIGHTS
-from parity_tests.harness.mutants.planting import Mutant, edited
-from parity_tests.harness.output import write_json
+from parity_tests.suite import guilty, ladder, page
+from parity_tests.suite.mutants.attention import WEIGHTS
+from parity_tests.suite.mutants.planting import Mutant, edited
+from parity_tests.suite.output import write_json
 
 
 @pytest.fixture

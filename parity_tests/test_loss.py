@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional as F
 
 import jax_attn
-import jax_attn.chunked_loss
-import jax_attn.training
+import jax_attn.nn.chunked_loss
+import jax_attn.training.step
 import torch_ref
-from parity_tests.harness import pairs
 from parity_tests.harness.budgets import LOSS
-from parity_tests.harness.pairs import B, C, Pair, T, V
-from parity_tests.harness.tiers import (
+from parity_tests.suite import pairs
+from parity_tests.suite.pairs import B, C, Pair, T, V
+from parity_tests.suite.tiers import (
     Arrays,
     Check,
     Checks,
@@ -125,7 +125,7 @@ def output_reference(arrays: Any) -> torch.Tensor:
 
 def output_in_parts(arrays: Any) -> jax.Array:
     """With room for the logits of 5 of the 14 rows, their columns padded to a multiple of 128."""
-    total, count = jax_attn.chunked_loss.chunked_loss_sum(
+    total, count = jax_attn.nn.chunked_loss.chunked_loss_sum(
         arrays["hidden"], arrays["matrix"], arrays.get("bias"), arrays["targets"], 5 * 128
     )
     return total / count
@@ -154,7 +154,9 @@ def accumulation_checks(rng: np.random.Generator) -> Checks:
 
         def observe(model, a, parts=parts):
             state = jax_attn.TrainState.create(model, jax_attn.make_optimizer(OPTIMIZER, 1e-3, 1))
-            loss, _, _ = jax_attn.training.loss_and_gradients(state, a["idx"], a["targets"], parts)
+            loss, _, _ = jax_attn.training.step.loss_and_gradients(
+                state, a["idx"], a["targets"], parts
+            )
             return loss
 
         functions = pair.functions(lambda m, a: m(a["idx"], a["targets"])[1], observe)

@@ -7,14 +7,14 @@ import inspect
 
 import pytest
 
-import jax_attn.activations
-import jax_attn.attention
-from parity_tests.harness.ladder import RUNGS, run_rung
-from parity_tests.harness.matrix import BY_NAME, NO_BUG, MutantResult, problems
-from parity_tests.harness.mutants import REGISTRY
-from parity_tests.harness.mutants.baselines import RULES
-from parity_tests.harness.planted import planted_bugs, planted_targets
-from parity_tests.harness.reach import can_reach, recorded
+import jax_attn.nn.activations
+import jax_attn.nn.attention
+from parity_tests.suite.ladder import RUNGS, run_rung
+from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems
+from parity_tests.suite.mutants import REGISTRY
+from parity_tests.suite.mutants.baselines import RULES
+from parity_tests.suite.planted import planted_bugs, planted_targets
+from parity_tests.suite.reach import can_reach, recorded
 
 REPRESENTATIVES = [
     "scale of all channels",
@@ -56,16 +56,16 @@ def test_registry():
 @pytest.mark.parametrize("mutant", REGISTRY, ids=lambda mutant: mutant.name)
 def test_can_be_planted_and_leaves_no_trace(mutant):
     """Fails where the port's source has moved on and an edit no longer finds its place."""
-    before = dict(vars(jax_attn.attention)), dict(jax_attn.activations.ACTIVATIONS)
+    before = dict(vars(jax_attn.nn.attention)), dict(jax_attn.nn.activations.ACTIVATIONS)
     with mutant.planted():
         pass
-    assert (dict(vars(jax_attn.attention)), dict(jax_attn.activations.ACTIVATIONS)) == before
+    assert (dict(vars(jax_attn.nn.attention)), dict(jax_attn.nn.activations.ACTIVATIONS)) == before
 
 
 def test_a_planted_function_is_another_one():
     before = jax_attn.causal_mask
     with BY_NAME["sees the next token"].planted():
-        assert jax_attn.causal_mask is jax_attn.attention.causal_mask is not before
+        assert jax_attn.causal_mask is jax_attn.nn.attention.causal_mask is not before
         assert bool(jax_attn.causal_mask(2)[0, 1])
     assert jax_attn.causal_mask is before
     assert "k=1" not in inspect.getsource(before)
@@ -103,10 +103,10 @@ def test_a_rung_is_passed_over_only_if_it_runs_nothing_of_what_is_replaced():
     jax_attn.causal_mask(2)  # compiled here: the port listens to what is
     with recorded() as reached:
         jax_attn.causal_mask(2)
-    assert reached == {"jax_attn.attention:causal_mask"}
+    assert reached == {"jax_attn.nn.attention:causal_mask"}
     with BY_NAME["sees the next token"].planted():
         assert can_reach(frozenset(reached))
-        assert not can_reach(frozenset({"jax_attn.attention:attend"}))
+        assert not can_reach(frozenset({"jax_attn.nn.attention:attend"}))
     with BY_NAME["leaky ReLU"].planted():
         assert can_reach(frozenset())
     assert not planted_targets

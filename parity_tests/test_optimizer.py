@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import jax_attn
-import jax_attn.optim
+import jax_attn.training.optim
 from parity_tests.harness.budgets import FORWARD, UPDATE
-from parity_tests.harness.tiers import Arrays, Checks, assert_all, both_tiers, semantic
+from parity_tests.suite.tiers import Arrays, Checks, assert_all, both_tiers, semantic
 
 LEARNING_RATE = 0.07  # large, so that rounding the parameters does not drown the update
 STEPS = 1500
@@ -171,7 +171,7 @@ def reference_clip(gradients: dict[str, torch.Tensor], limit: float) -> dict[str
 
 
 def port_clip(gradients: dict[str, jax.Array], limit: float) -> Any:
-    clip = jax_attn.optim.clip_by_global_norm(limit)
+    clip = jax_attn.training.optim.clip_by_global_norm(limit)
     return clip.update(gradients, clip.init(gradients))[0]
 
 

@@ -17,9 +17,9 @@ from flax.nnx.nn.attention import dot_product_attention_weights
 from torch.nn import functional as F
 
 import jax_attn
-from parity_tests.harness import closed_form, pairs
-from parity_tests.harness.pairs import BLOCK, STYLES, B, C, H, K, L, Pair, S, T, V
-from parity_tests.harness.tiers import (
+from parity_tests.suite import closed_form, pairs
+from parity_tests.suite.pairs import BLOCK, STYLES, B, C, H, K, L, Pair, S, T, V
+from parity_tests.suite.tiers import (
     Checks,
     Function,
     assert_all,

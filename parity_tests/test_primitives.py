@@ -11,11 +11,11 @@ from flax import nnx
 from torch.nn import functional as F
 
 import jax_attn
-import jax_attn.activations
-import jax_attn.embedding
-import jax_attn.layers
-from parity_tests.harness.pairs import B, C, T, V
-from parity_tests.harness.tiers import Checks, assert_all, both_tiers, holds, in_jax
+import jax_attn.nn.activations
+import jax_attn.nn.embedding
+import jax_attn.nn.layers
+from parity_tests.suite.pairs import B, C, T, V
+from parity_tests.suite.tiers import Checks, assert_all, both_tiers, holds, in_jax
 
 
 def checks(seed: int) -> Checks:
@@ -49,11 +49,11 @@ def linear_checks(rng: np.random.Generator) -> Checks:
 def apply_linear(arrays: Mapping[str, Any]) -> Any:
     weight, bias = arrays["weight"], arrays.get("bias")
     layer = made(
-        lambda rngs: jax_attn.layers.linear(
+        lambda rngs: jax_attn.nn.layers.linear(
             weight.shape[1],
             weight.shape[0],
             use_bias=bias is not None,
-            kernel_init=jax_attn.layers.zeros,
+            kernel_init=jax_attn.nn.layers.zeros,
             rngs=rngs,
             dtype=None,
             param_dtype=weight.dtype,
@@ -79,8 +79,11 @@ def embedding_checks(rng: np.random.Generator) -> Checks:
 def apply_embedding(arrays: Mapping[str, Any]) -> Any:
     table = arrays["table"]
     layer = made(
-        lambda rngs: jax_attn.embedding.Embedding(
-            *table.shape, embedding_init=jax_attn.layers.zeros, rngs=rngs, param_dtype=table.dtype
+        lambda rngs: jax_attn.nn.embedding.Embedding(
+            *table.shape,
+            embedding_init=jax_attn.nn.layers.zeros,
+            rngs=rngs,
+            param_dtype=table.dtype,
         )
     )
     layer.embedding[...] = table
@@ -111,7 +114,7 @@ def layer_norm_checks(rng: np.random.Generator) -> Checks:
 def apply_layer_norm(arrays: Mapping[str, Any], epsilon: float) -> Any:
     scale = arrays["scale"]
     layer = made(
-        lambda rngs: jax_attn.layers.layer_norm(
+        lambda rngs: jax_attn.nn.layers.layer_norm(
             scale.shape[0], epsilon=epsilon, rngs=rngs, dtype=None, param_dtype=scale.dtype
         )
     )
@@ -132,7 +135,7 @@ def activation_checks(rng: np.random.Generator) -> Checks:
         yield from both_tiers(
             name,
             lambda a, f=reference: f(a["x"]),
-            lambda a, name=name: jax_attn.activations.ACTIVATIONS[name](a["x"]),
+            lambda a, name=name: jax_attn.nn.activations.ACTIVATIONS[name](a["x"]),
             {"x": x},
         )
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jax_attn import Generator
-from jax_attn.torch_random_math import affine, box_muller32
+from jax_attn.torch_replay.random_math import affine, box_muller32
 from parity_tests.torch_streams import Call, assert_same, replay
 
 # ---------------------------------------------------------------- single streams

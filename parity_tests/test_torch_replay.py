@@ -24,8 +24,8 @@ from jax_attn import (
     to_state_dict,
     train_chunk,
 )
-from jax_attn.dropout_tape import DropoutTape, TapeDropout, draw_masks
-from jax_attn.torch_replay import generate, initialise, lecture_batches
+from jax_attn.torch_replay.dropout_tape import DropoutTape, TapeDropout, draw_masks
+from jax_attn.torch_replay.replay import generate, initialise, lecture_batches
 from parity_tests.torch_streams import assert_same
 
 TOKENS = np.random.default_rng(0).integers(0, 11, 400).astype(np.uint8)

@@ -15,13 +15,13 @@ import torch
 
 import jax_attn
 import torch_ref
-from jax_attn.checkpoint import Checkpoints, Run
 from jax_attn.config import BigramShape
-from parity_tests.harness import pairs
+from jax_attn.runs.checkpoint import Checkpoints, Run
 from parity_tests.harness.budgets import TRAJECTORY
-from parity_tests.harness.gradients import by_reference_name, heads_joined
-from parity_tests.harness.pairs import B, Pair, T
-from parity_tests.harness.tiers import Checks, assert_all, numeric, semantic
+from parity_tests.suite import pairs
+from parity_tests.suite.gradients import by_reference_name, heads_joined
+from parity_tests.suite.pairs import B, Pair, T
+from parity_tests.suite.tiers import Checks, assert_all, numeric, semantic
 from parity_tests.test_optimizer import learning_rate_at, spared
 
 STEPS = 200

@@ -9,10 +9,10 @@ import numpy as np
 
 from jax_attn import PRESETS
 from jax_attn.compiling.compile import compile_for
-from jax_attn.compiling.plan import RunPrograms
 from jax_attn.compiling.targets import TARGETS
 from jax_attn.generate.buckets import cached_positions
 from jax_attn.generate.loop import prefill
+from jax_attn.runs.plan import RunPrograms
 
 # Of every kind, as deep and wide as it must be to have every kind of kernel in it.
 SMALL = {"n_layer": 2, "n_head": 1, "n_embd": 64}

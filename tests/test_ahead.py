@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jax_attn import RandomBatches, TrainState, generate, make_optimizer
-from jax_attn.ahead import CompiledAhead
+from jax_attn.compiling.precision import products
 from jax_attn.config import BigramShape, GPTShape, TrainConfig
-from jax_attn.flash import Accelerator, compiling_for
-from jax_attn.models import build_model
-from jax_attn.precision import products
-from jax_attn.report import evaluate_split, sampling
+from jax_attn.nn.flash import Accelerator, compiling_for
+from jax_attn.runs.ahead import CompiledAhead
+from jax_attn.runs.build import build_model
+from jax_attn.runs.report import evaluate_split, sampling
 
 COMPILING = "/jax/core/compile/backend_compile_duration"
 BIGRAM = TrainConfig(

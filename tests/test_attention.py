@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
-from jax_attn import blocked
-from jax_attn.blocked import QUERY_BLOCK, sequences_at_a_time
-from jax_attn.flash import Accelerator, choose_implementation
+from jax_attn.nn import blocked
+from jax_attn.nn.blocked import QUERY_BLOCK, sequences_at_a_time
+from jax_attn.nn.flash import Accelerator, choose_implementation
 
 B, T, S, H, K = 2, 7, 5, 3, 5
 C = H * K

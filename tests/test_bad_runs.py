@@ -13,7 +13,7 @@ import pytest
 
 import jax_attn as ja
 import train
-from jax_attn.run import Run
+from jax_attn.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
 RUN = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "9"]
@@ -281,7 +281,7 @@ def test_a_signal_stops_after_saving(call, text, tmp_path, monkeypatch, number):
 
 def test_a_second_signal_ends_at_once_even_inside_a_long_call():
     code = (
-        "import os, signal, time, jax_attn.stopping as s\n"
+        "import os, signal, time, jax_attn.runs.stopping as s\n"
         "with s.StopOnSignal() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    while stop.signal is None: time.sleep(0.01)\n"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import jax_attn as ja
-from jax_attn.checkpoint import Checkpoints
 from jax_attn.config import BigramShape
-from jax_attn.run import Run
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 
 CONFIG = ja.TrainConfig(
     model=BigramShape(), steps=9, batch_size=4, block_size=8, learning_rate=1e-2, eval_every=3,

@@ -15,7 +15,7 @@ import pytest
 import jax_attn as ja
 import train
 from jax_attn.generate import __main__ as generate_cli
-from jax_attn.report import EVALUATION_TOKENS
+from jax_attn.runs.report import EVALUATION_TOKENS
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "40"]

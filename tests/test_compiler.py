@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_attn import compiler, layers
-from jax_attn.flash import Accelerator, compiling_for
+from jax_attn.compiling import options as compiler
+from jax_attn.nn import layers
+from jax_attn.nn.flash import Accelerator, compiling_for
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from jax_attn.compiling.hlo import Program
 from jax_attn.compiling.memory import Memory, about_the_largest, largest_that_fits
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.config import TargetName
-from jax_attn.flash import accelerator
-from jax_attn.flops import BFLOAT16_PEAK
+from jax_attn.models.flops import BFLOAT16_PEAK
+from jax_attn.nn.flash import accelerator
 
 PROGRAMS = Path(__file__).parent / "programs"
 SQUARE = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import train
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.run import Run
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 
 GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--block-size", "16",
        "--batch-size", "4", "--model.dropout-rate", "0.2", "--sample-tokens", "9"]  # fmt: skip

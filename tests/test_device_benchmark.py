@@ -21,7 +21,7 @@ from benchmarks.device.sizes import REHEARSAL, TINY
 from benchmarks.device.timing import Variant, forward_backward, loop, time_variants
 from benchmarks.device.vocabulary import LOOKUPS, WHOLE
 from benchmarks.interleave import DifferentResult
-from jax_attn.chunked_loss import chunked_loss_sum
+from jax_attn.nn.chunked_loss import chunked_loss_sum
 
 
 def part(name, code, limit=60.0):

@@ -7,8 +7,8 @@ import pytest
 
 import jax_attn as ja
 import train
-from jax_attn.device_choices import choose_for_device
-from jax_attn.flash import Accelerator
+from jax_attn.nn.flash import Accelerator
+from jax_attn.runs.device_choices import choose_for_device
 
 H100, TURING, TPU = Accelerator("cuda", 9.0), Accelerator("cuda", 7.5), Accelerator("tpu")
 ROCM = Accelerator("rocm")

@@ -3,7 +3,7 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
-from jax_attn import flops
+from jax_attn.models import flops
 
 
 def test_gpt2_takes_855_megaflop_a_token():

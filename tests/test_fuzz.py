@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jax_attn as ja
-from jax_attn import checksums
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.run import Run
+from jax_attn.runs import checksums
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 from tests.test_checkpoint import CONFIG, CORPUS, save, state_at
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # as users run it

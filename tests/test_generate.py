@@ -12,7 +12,7 @@ from jax_attn.generate.buckets import bucket, cached_positions, text_length
 from jax_attn.generate.loop import NOISE_STEPS, extend, prefill
 from jax_attn.generate.sampling import first_largest, sample
 from jax_attn.generate.weights import cast_weights
-from jax_attn.layers import matmul, product, row_product_on_gpu
+from jax_attn.nn.layers import matmul, product, row_product_on_gpu
 from tests import uncached
 
 V, T = 11, 8

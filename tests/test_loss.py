@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jax_attn as ja
-from jax_attn import chunked_loss
+from jax_attn.nn import chunked_loss
 
 
 def test_uniform_logits_cost_the_log_of_the_vocabulary():

@@ -6,8 +6,8 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 import jax_attn as ja
-from jax_attn.loss import next_token_loss_sum
-from jax_attn.models import build_model, count_parameters
+from jax_attn.nn.loss import next_token_loss_sum
+from jax_attn.runs.build import build_model, count_parameters
 
 TINY = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 3, "n_embd": 15}
 IDX = jax.random.randint(jax.random.key(5), (2, 7), 0, 10)
@@ -105,7 +105,7 @@ def test_a_tied_head_shares_its_matrix():
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
 def test_activations_closed_form(activation):
-    from jax_attn.activations import ACTIVATIONS
+    from jax_attn.nn.activations import ACTIVATIONS
 
     expected = {"relu": 1.5, "gelu": 1.3997892, "gelu_tanh": 1.3995715}[activation]
     np.testing.assert_allclose(ACTIVATIONS[activation](jnp.array(1.5)), expected, rtol=1e-6)

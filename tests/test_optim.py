@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jax_attn as ja
-from jax_attn.optim import clip_by_global_norm
+from jax_attn.training.optim import clip_by_global_norm
 
 PLAIN = ja.OptimizerConfig()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jax_attn.painter import Painter
+from jax_attn.runs.painter import Painter
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 import jax_attn as ja
-import jax_attn.training
+import jax_attn.training.step
 import train
+from jax_attn.compiling.precision import describe_products, products
 from jax_attn.config import BigramShape
-from jax_attn.flash import Accelerator
 from jax_attn.generate import __main__ as generate_cli
-from jax_attn.precision import describe_products, products
+from jax_attn.nn.flash import Accelerator
 
 CONFIG = ja.TrainConfig(
     model=BigramShape(), steps=4, batch_size=4, block_size=24, learning_rate=1e-2, eval_every=2,
@@ -56,8 +56,8 @@ def seen(monkeypatch):
 
         monkeypatch.setattr(owner, name, noting)
 
-    note(jax_attn.training, "train_step")
-    note(jax_attn.training, "loss_fn")
+    note(jax_attn.training.step, "train_step")
+    note(jax_attn.training.step, "loss_fn")
     note(ja.GPT, "prefill")
     note(ja.GPT, "step")
     return seen

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from jax_attn.program_cache import UNFINISHED_AFTER_S, keep_programs, remove_unfinished
+from jax_attn.compiling.program_cache import UNFINISHED_AFTER_S, keep_programs, remove_unfinished
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import jax
-from jax_attn import program_cache
+from jax_attn.compiling import program_cache
 program_cache.keep_programs(Path(sys.argv[1]))
 print(jax.config.jax_compilation_cache_dir)
 jax.jit(lambda x: x * 3)(2.0)

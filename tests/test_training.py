@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 import jax_attn as ja
-import jax_attn.chunked_loss
-from jax_attn.nan_search import find_nan
-from jax_attn.training import loss_and_gradients
+import jax_attn.nn.chunked_loss
+from jax_attn.training.nan_search import find_nan
+from jax_attn.training.step import loss_and_gradients
 
 CONFIG = ja.GPTConfig(vocab_size=11, block_size=8, n_layer=2, n_head=3, n_embd=15, dropout_rate=0.2)
 OPTIMIZER = ja.make_optimizer(ja.OptimizerConfig(clip_norm=1.0), 1e-2, 20)
@@ -265,7 +265,7 @@ def test_a_loss_in_parts_is_the_loss(monkeypatch, tied):
     inputs, targets = BATCHES.batch(jnp.int32(0))
     found = []
     for most_logits in (1 << 26, 300):
-        monkeypatch.setattr(jax_attn.chunked_loss, "MOST_LOGITS", most_logits)
+        monkeypatch.setattr(jax_attn.nn.chunked_loss, "MOST_LOGITS", most_logits)
         loss, grads, _ = loss_and_gradients(fresh_state(config), inputs, targets)
         found.append((loss, grads))
     (loss, grads), (in_parts, grads_in_parts) = found

@@ -20,7 +20,7 @@ from benchmarks.device.gpt2_data import (
     state_dict,
 )
 from benchmarks.device.sizes import TINY, GPT2Sizes
-from jax_attn.flops import flops_per_token, utilisation
+from jax_attn.models.flops import flops_per_token, utilisation
 
 
 def gpt2_model(sizes: GPT2Sizes, dtype: str) -> ja.GPT:

@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.device.commands import require_tyro, run_command
 from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.run import Run
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 
 WALL_CLOCK = ("elapsed_s", "tokens_per_second")  # all of a metric's fields that a clock gives
 EXCLUDE = "--xla_gpu_exclude_nondeterministic_ops=true"

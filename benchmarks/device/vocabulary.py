@@ -13,8 +13,8 @@ from benchmarks.device.gpt2_data import zipf_ids
 from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 from benchmarks.device.timing import forward_backward, time_variants
-from jax_attn.chunked_loss import chunked_loss_sum
-from jax_attn.embedding import Embedding
+from jax_attn.nn.chunked_loss import chunked_loss_sum
+from jax_attn.nn.embedding import Embedding
 
 
 def losses(record: Record, sizes: Sizes) -> None:

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jax_attn.compiling.targets import CUDNN, Target
 from jax_attn.errors import InputError
-from jax_attn.flash import Accelerator, compiling_for
+from jax_attn.nn.flash import Accelerator, compiling_for
 
 # libtpu looks for the machine's TPUs, and waits for a metadata server, unless told where it is.
 TPU_ENVIRONMENT = {

@@ -10,9 +10,9 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Integer, PRNGKeyArray
 
-from jax_attn.cache import Cache
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
+from jax_attn.nn.cache import Cache
 
 
 def generate(

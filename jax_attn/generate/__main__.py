@@ -9,13 +9,13 @@ from typing import Annotated
 import jax
 import numpy as np
 
-from jax_attn.checkpoint import Run, load_model
+from jax_attn.compiling.precision import products
+from jax_attn.compiling.program_cache import keep_programs
 from jax_attn.data import cache_dir
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
-from jax_attn.precision import products
-from jax_attn.program_cache import keep_programs
-from jax_attn.tyro_or_exit import tyro
+from jax_attn.runs.checkpoint import Run, load_model
+from jax_attn.runs.tyro_or_exit import tyro
 
 CHUNK = 16  # tokens between two prints
 

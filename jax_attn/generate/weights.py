@@ -3,9 +3,9 @@
 import jax
 from flax import nnx
 
-from jax_attn.cache import CachedModel
-from jax_attn.embedding import Embedding
-from jax_attn.gpt import LanguageModelHead
+from jax_attn.models.gpt import LanguageModelHead
+from jax_attn.nn.cache import CachedModel
+from jax_attn.nn.embedding import Embedding
 
 
 def cast_weights(model: CachedModel) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from jax_attn.attention import Head, MultiHeadAttention
-from jax_attn.bigram import BigramLanguageModel
 from jax_attn.errors import InputError
-from jax_attn.gpt import GPT, Block, FeedForward
-from jax_attn.single_head import SingleHeadLanguageModel
+from jax_attn.models.bigram import BigramLanguageModel
+from jax_attn.models.gpt import GPT, Block, FeedForward
+from jax_attn.models.single_head import SingleHeadLanguageModel
+from jax_attn.nn.attention import Head, MultiHeadAttention
 
 Layout = Literal["lecture", "gpt2"]
 Index = tuple[slice | EllipsisType, ...]

@@ -19,7 +19,7 @@ from jax_attn.lecture import (
     count_places,
     demonstrate,
 )
-from jax_attn.torch_random import Generator
+from jax_attn.torch_replay.random import Generator
 
 MAX_LINES = 10  # of one value
 

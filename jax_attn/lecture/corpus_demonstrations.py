@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jax_attn.bigram import BigramLanguageModel
 from jax_attn.config import OptimizerConfig
 from jax_attn.data import Corpus
 from jax_attn.lecture.tensor_demonstrations import ManualSeed, Values
-from jax_attn.loss import next_token_loss
-from jax_attn.optim import make_optimizer
-from jax_attn.torch_random import Generator
-from jax_attn.torch_replay import generate, initialise, lecture_batches, windows
-from jax_attn.training import GivenBatches, TrainState, estimate_loss, train_chunk
+from jax_attn.models.bigram import BigramLanguageModel
+from jax_attn.nn.loss import next_token_loss
+from jax_attn.torch_replay.random import Generator
+from jax_attn.torch_replay.replay import generate, initialise, lecture_batches, windows
+from jax_attn.training.optim import make_optimizer
+from jax_attn.training.step import GivenBatches, TrainState, estimate_loss, train_chunk
 
 BLOCK_SIZE = 8
 TRAINING_BATCH = 32

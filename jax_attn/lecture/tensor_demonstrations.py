@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attn.attention import Head, attend, attention_weights, causal_mask
-from jax_attn.averaging import (
+from jax_attn.interop import load_state_dict
+from jax_attn.nn.attention import Head, attend, attention_weights, causal_mask
+from jax_attn.nn.averaging import (
     averaging_weights,
     running_mean_loop,
     running_mean_matmul,
     running_mean_softmax,
     softmax_averaging_weights,
 )
-from jax_attn.interop import load_state_dict
-from jax_attn.torch_random import Generator
+from jax_attn.torch_replay.random import Generator
 
 ManualSeed = Callable[[int], Generator]  # what stands for torch.manual_seed
 Values = dict[str, Any]  # by the names of the published numbers

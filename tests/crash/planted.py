@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import train
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.run import Run
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 
 
 def _restored(change: Callable[[Any, Any], Any]) -> Callable[[], None]:

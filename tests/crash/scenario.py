@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_attn.checkpoint import Checkpoints
-from jax_attn.run import Run
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.run import Run
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 60

@@ -1,0 +1,1 @@
+"""The lecture's models: the bigram table, one head, the GPT."""

@@ -1,0 +1,1 @@
+"""The building blocks: layers, attention and its kernels, averaging, losses."""

@@ -1,0 +1,94 @@
+"""A run's programs, compiled by threads while it initialises its state and trains."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import optax
+
+from jax_attn.config import GPTShape, TrainConfig
+from jax_attn.nn.flash import accelerator
+from jax_attn.compiling.precision import products
+from jax_attn.runs.report import compile_sampling, compile_split_evaluation
+from jax_attn.training.step import Batches, TrainState, train_chunk
+
+CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
+MAX_CHUNK_STEPS = 200
+
+
+def steps_per_chunk(config: TrainConfig, n_parameters: int, first_step: int, platform: str) -> int:
+    """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
+    if config.rng == "torch" and isinstance(config.model, GPTShape):
+        return 1  # the lecture's gpt.py estimates its losses before the last step, too
+    flops = 6 * n_parameters * config.batch_size * config.block_size
+    flops_per_second = 1e11 if platform == "cpu" else 1e14
+    most = min(MAX_CHUNK_STEPS, max(1, int(CHUNK_SECONDS * flops_per_second / flops)))
+    common = math.gcd(first_step, config.steps, config.eval_every, config.checkpoint_every)
+    return max(n for n in range(1, most + 1) if common % n == 0)
+
+
+def compile_training(
+    state: TrainState,
+    batches: Batches,
+    optimizer: optax.GradientTransformation,
+    n_steps: int,
+    accumulate_steps: int,
+) -> tuple[jax.stages.Compiled, float]:
+    """The program of `n_steps` steps, and the seconds it took."""
+    begun = time.perf_counter()
+    lowered = train_chunk.lower(state, batches, optimizer, n_steps, accumulate_steps)
+    return lowered.compile(), time.perf_counter() - begun
+
+
+def smaller_programs() -> tuple[Callable[[Any, TrainConfig], Any], ...]:
+    """What compiles those that are made beside the training program: on a GPU none.
+
+    Their kernels are chosen there by stopwatch, which nothing else may disturb: they are compiled
+    when they are used. The training program's are not (`GPU_TRAINING_OPTIONS`).
+    """
+    device = accelerator()
+    if device is not None and device.platform in ("cuda", "rocm"):
+        return ()
+    return compile_split_evaluation, compile_sampling
+
+
+class CompiledAhead:
+    """The programs of training, evaluation and sampling, made from the `shapes` of a state.
+
+    What compiling raised is raised where the program is asked for.
+    """
+
+    def __init__(
+        self,
+        shapes: TrainState,
+        batches: Batches,
+        optimizer: optax.GradientTransformation,
+        n_steps: int,
+        config: TrainConfig,
+    ) -> None:
+        threads = ThreadPoolExecutor(2)  # training in one, the smaller programs in the other
+
+        def submit(compile_one: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            def with_the_runs_products() -> Any:
+                with products(config):
+                    return compile_one(*arguments)
+
+            return threads.submit(with_the_runs_products)
+
+        self.training: Future[tuple[Any, float]] = submit(
+            compile_training, shapes, batches, optimizer, n_steps, config.accumulate_steps
+        )
+        self._others = [
+            submit(compile_one, shapes.model(), config) for compile_one in smaller_programs()
+        ]
+        threads.shutdown(wait=False)  # they end after the last program
+
+    def wait(self) -> None:
+        """Until evaluation and sampling will find the programs that are made for them."""
+        for program in self._others:
+            program.result()

@@ -1,0 +1,141 @@
+"""`python train.py PRESET --plan TARGET`: the plan on the console, and in a folder if asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from jax_attn.runs.command_line import NewRun
+from jax_attn.compiling.memory import MOST_TIMES
+from jax_attn.runs.plan import Plan, plan
+from jax_attn.compiling.targets import TARGETS, Target
+from jax_attn.config import TargetName
+from jax_attn.data import load_corpus
+from jax_attn.errors import InputError
+from jax_attn.json_files import write_json
+
+
+def plan_run(arguments: NewRun, name: TargetName, console: Console) -> int:
+    """Prints the plan; the exit code, 1 where a program does not compile."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    jax.config.update("jax_platforms", "cpu")  # a device that is there is left alone
+    target, out = TARGETS[name], arguments.out
+    if out is not None and (out / "plan.json").exists():
+        raise InputError(f"{out} holds a plan already; give another --out")
+    corpus = load_corpus(arguments.config.data, warn=say, fetch=False)
+    corpus.require_block(arguments.config.block_size)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{out}: cannot be made ({error.strerror})") from error
+
+    def keep(program: str, text: str) -> None:
+        if out is not None:
+            (out / f"{program}.hlo").write_text(text, encoding="utf-8")
+
+    with console.status(f"compiling for {name}"):
+        found = plan(
+            arguments.config,
+            target,
+            corpus.tokens[: corpus.n_train],
+            corpus.tokenizer.vocab_size,
+            say=say,
+            keep=keep,
+        )
+    for line in heading(arguments.preset, found, target):
+        say(line)
+    console.print(table(found))
+    for line in summary(found, target):
+        say(line)
+    if out is not None:
+        write_json(out / "plan.json", {"preset": arguments.preset} | dataclasses.asdict(found))
+        say(f"in {out}: plan.json, and the programs' texts")
+    return 0 if found.compiles else 1
+
+
+def heading(preset: str, found: Plan, target: Target) -> Iterator[str]:
+    config = found.config
+    yield ""
+    yield (
+        f"plan       {preset} on one {target.name} ({target.device_kind}), "
+        f"jax {found.jax}; compiled, not run"
+    )
+    yield f"model      {found.model}, {found.parameters:,} parameters, {found.numbers}"
+    if found.attention:
+        yield f"attention  {found.attention}"
+    parts = config["accumulate_steps"]
+    several = "" if parts == 1 else f", in {parts} micro-batches"
+    yield f"step       {config['batch_size']} × {config['block_size']:,} tokens{several}"
+
+
+def table(found: Plan) -> Table:
+    """A row for each program."""
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("program", "compiled in", "of one", "kernels", "products", "memory", "at least"):
+        shown.add_column(column, justify="left" if column in ("program", "of one") else "right")
+    for program in found.programs:
+        cells = [program.name, f"{program.seconds:.1f} s", program.unit]
+        bound = program.bound
+        if bound is None:
+            cells += ["", "", "", "does not compile"]
+        else:
+            flops = bound.flops + bound.attention_flops
+            cells += [f"{bound.kernels:,}", scaled(flops, "FLOP"), scaled(bound.bytes, "B")]
+            cells.append(duration(bound.seconds + bound.attention_seconds))
+        shown.add_row(*cells)
+    return shown
+
+
+def summary(found: Plan, target: Target) -> Iterator[str]:
+    for program in found.programs:
+        if program.error:
+            yield f"error      {program.name}: {program.error}"
+    training = found.programs[0]
+    yield (
+        f"memory     parameters {_size(found.parameter_bytes)}, optimizer "
+        f"{_size(found.optimizer_bytes)}, temporaries of training {_size(training.temporaries)}"
+    )
+    needs = [p.needs for p in found.programs if p.needs is not None]
+    share = "" if not target.chip else f" (what JAX takes of {_size(target.memory)} by default)"
+    room = f"{_size(found.usable_memory)}{share}"
+    if needs:
+        word = "fits" if found.fits else "too large"
+        yield f"{word:9}  {_size(max(needs))} of {room}"
+    if found.largest_batch is not None:
+        more = " or more" if found.largest_batch == MOST_TIMES * found.config["batch_size"] else ""
+        yield (
+            f"at most    {found.largest_batch:,} rows a step{more}, which take "
+            f"{_size(found.largest_batch_needs)}"
+        )
+    if found.least_step_seconds is not None:
+        rate = found.tokens_per_step / found.least_step_seconds
+        mfu = "" if found.least_step_mfu is None else f", MFU {found.least_step_mfu:.1%}"
+        yield (
+            f"at best    {duration(found.least_step_seconds)} a step, {rate:,.0f} tokens/s{mfu} "
+            "(every kernel at the data sheet's rates)"
+        )
+
+
+def _size(n_bytes: int | None) -> str:
+    return "unknown" if n_bytes is None else scaled(n_bytes, "B")
+
+
+def scaled(value: float, unit: str) -> str:
+    """Three digits, and a prefix: 159 GB."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """In milliseconds or microseconds."""
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"

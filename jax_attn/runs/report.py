@@ -1,0 +1,135 @@
+"""What a trained model comes to: its losses, a sample, pictures, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Integer
+
+from jax_attn.models.bigram import BigramLanguageModel
+from jax_attn.config import TrainConfig
+from jax_attn.data import Corpus
+from jax_attn.nn.flash import accelerator, choose_implementation
+from jax_attn.generate import compile_generation, generate
+from jax_attn.models.gpt import GPT
+from jax_attn.runs.build import LanguageModel, count_parameters
+from jax_attn.runs.painter import Painter
+from jax_attn.runs.run import Run
+from jax_attn.torch_replay.script import TorchScript
+from jax_attn.training.step import (
+    RandomBatches,
+    TrainState,
+    compile_evaluation,
+    estimate_loss,
+    evaluate,
+)
+
+EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
+CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
+PICTURE_CHARACTERS = 32
+
+
+def describe(model: LanguageModel) -> str:
+    if isinstance(model, BigramLanguageModel):
+        return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
+    if isinstance(model, GPT):
+        c = model.config
+        shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
+        return f"GPT, {shape}, context {c.block_size}"
+    return f"one attention head, context {model.block_size}"
+
+
+def attention_choice(model: GPT, dtype: str) -> str:
+    """How attention is computed in training, and why."""
+    if model.config.dropout_rate > 0:
+        return "explicit: dropout is on the weights, so there must be weights"
+    length, head_size = model.config.block_size, model.config.head_size
+    implementation, reason = choose_implementation(length, head_size, dtype, accelerator())
+    return f"{implementation}: {reason}"
+
+
+def evaluate_split(
+    model: LanguageModel, tokens: Integer[np.ndarray, " N"], config: TrainConfig
+) -> float:
+    return evaluate(model, tokens, **evaluation_sizes(config))
+
+
+def compile_split_evaluation(model: LanguageModel, config: TrainConfig) -> jax.stages.Compiled:
+    return compile_evaluation(model, **evaluation_sizes(config))
+
+
+def evaluation_sizes(config: TrainConfig) -> dict[str, int]:
+    batch_size = max(1, EVALUATION_TOKENS // config.block_size)
+    return {"block_size": config.block_size, "batch_size": batch_size}
+
+
+def sampling(config: TrainConfig) -> tuple[jax.Array, int, jax.Array]:
+    """Of a run's sample: the prompt, the number of new tokens, and the key."""
+    begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
+    return begin, config.sample_tokens, jax.random.fold_in(jax.random.key(config.seed), 2)
+
+
+def compile_sampling(
+    model: LanguageModel, config: TrainConfig
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+    begin, length, key = sampling(config)
+    return compile_generation(model, begin, length, key=key)
+
+
+def finish(
+    run: Run,
+    state: TrainState,
+    corpus: Corpus,
+    batches: RandomBatches,
+    script: TorchScript | None,
+    painter: Painter,
+    say: Callable[[str], None],
+    validation_loss: float | None,
+) -> None:
+    """Final losses, a sample, the pictures, and where they are."""
+    config, model = run.config, state.model()
+    painter.draw("loss", run.metrics_path, run.path / "loss.png")
+    pictures = "loss.png"
+    if not isinstance(model, BigramLanguageModel):
+        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
+        weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
+        painter.draw(
+            "attention",
+            np.asarray(weights, np.float32),
+            corpus.tokenizer.decode(shown),
+            run.path / "attention.png",
+        )
+        pictures += ", attention.png"
+
+    if 2 * count_parameters(model) * len(corpus.train) < CHEAP_EVALUATION_FLOPS:
+        training_loss = evaluate_split(model, corpus.train, config)
+        over = f"all {len(corpus.train) - 1:,} characters of the training split"
+    else:
+        n_batches = max(1, len(corpus.validation) // (config.batch_size * config.block_size))
+        training_loss = estimate_loss(model, batches, n_batches)
+        over = f"{n_batches:,} sampled batches"
+    if validation_loss is None:  # otherwise the loop has just taken it
+        validation_loss = evaluate_split(model, corpus.validation, config)
+    say("")
+    say(f"training loss    {training_loss:.4f} nats per character, over {over}")
+    say(
+        f"validation loss  {validation_loss:.4f} nats per character, over all "
+        f"{len(corpus.validation) - 1:,} characters of the validation split"
+    )
+
+    if script is not None:
+        tokens = script.sample(model, config.sample_tokens)
+    else:
+        begin, length, key = sampling(config)
+        tokens = generate(model, begin, length, key=key)[0]
+    # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
+    sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
+    (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
+    say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
+
+    painter.wait()
+    say(f"in {run.path}: config.json, metrics.jsonl, checkpoints/, sample.txt, {pictures}")
+    say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")

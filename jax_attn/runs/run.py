@@ -1,0 +1,242 @@
+"""The folder of a run: its configuration, tokenizer and metrics, and the lock of who writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jax_attn.config import TrainConfig
+from jax_attn.data import CharTokenizer, Corpus
+from jax_attn.errors import InputError
+from jax_attn.json_files import read_json, write_json
+from jax_attn.runs.build import LanguageModel, build_model
+from jax_attn.training.optim import make_optimizer
+from jax_attn.training.step import TrainState
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+# What may change between two parts of a run. A text is known by its hash, not by its path.
+CHANGEABLE = ("steps", "data", "checkpoint_every", "sample_tokens")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and what its `config.json` and `tokenizer.json` say.
+
+    A checkpoint holds both files too, and can be opened in the same way.
+    """
+
+    path: Path
+    config: TrainConfig
+    tokenizer: CharTokenizer
+    corpus: dict[str, Any]  # name, sha256, and sizes for the reader's eye
+    versions: dict[str, str]  # of the libraries that wrote it
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig, corpus: Corpus) -> Run:
+        """Makes the directory, whole or not at all. InputError if it exists or cannot be made."""
+        if path.exists():
+            raise InputError(
+                f"{path} exists already; choose another --out, or go on with --resume {path}"
+            )
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        about = {
+            "name": corpus.name,
+            "sha256": corpus.sha256,
+            "characters": len(corpus.tokens),
+            "vocab_size": corpus.tokenizer.vocab_size,
+        }
+        run = cls(partial, config, corpus.tokenizer, about, versions_in_use())
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            run.write(partial)
+            partial.rename(path)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise InputError(
+                f"{path} cannot be made ({error.strerror}); choose another --out"
+            ) from error
+        return dataclasses.replace(run, path=path)
+
+    def write(self, folder: Path) -> None:
+        """Writes `config.json` and `tokenizer.json` into `folder`. OSError as usual."""
+        self.tokenizer.save(folder / "tokenizer.json")
+        record = {
+            "config": self.config.to_dict(),
+            "corpus": self.corpus,
+            "versions": self.versions,
+        }
+        write_json(folder / "config.json", record)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Reads a run. InputError when the directory is none."""
+        path = Path(path)
+        try:
+            record = read_json(path / "config.json")
+            config = TrainConfig.from_dict(record["config"])
+            corpus = dict(record["corpus"]) | {"sha256": str(record["corpus"]["sha256"])}
+            versions = {str(k): str(v) for k, v in dict(record["versions"]).items()}
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is no run directory: it has no config.json") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: config.json is damaged ({error}); every checkpoint has a copy of it"
+            ) from error
+        return cls(path, config, CharTokenizer.load(path / "tokenizer.json"), corpus, versions)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes to this run meanwhile. InputError when somebody does."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "lock")
+        with self.writing():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise InputError(
+                    f"{self.path} is being trained by another process; wait for it or stop it"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns the failure to write a file of this run into an InputError with the remedy."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written to ({error.strerror or error}); see to its room "
+                f"and permissions, then go on with: python train.py --resume {self.path}"
+            ) from error
+
+    def with_steps(self, steps: int) -> Run:
+        """The same run with another total of steps, not yet written down."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, steps=steps))
+
+    def require_same_corpus(self, corpus: Corpus) -> None:
+        """InputError unless `corpus` is the text that the run was trained on."""
+        if corpus.sha256 != self.corpus["sha256"]:
+            raise InputError(
+                f"{self.path} was trained on a text of sha256 {self.corpus['sha256'][:12]}…, but "
+                f"{corpus.name} now has {corpus.sha256[:12]}…; bring the first one back"
+            )
+
+    def require_same(self, saved: Run) -> None:
+        """InputError, with the difference, unless a checkpoint `saved` is of this very run."""
+        ours, theirs = _flat(self.config.to_dict()), _flat(saved.config.to_dict())
+        differences = [
+            f"{name} is {ours.get(name)!r} instead of {theirs.get(name)!r}"
+            for name in sorted(ours.keys() | theirs.keys())
+            if name not in CHANGEABLE and ours.get(name) != theirs.get(name)
+        ]
+        if self.corpus["sha256"] != saved.corpus["sha256"]:
+            differences.append(
+                f"the corpus has sha256 {self.corpus['sha256'][:12]}… "
+                f"instead of {saved.corpus['sha256'][:12]}…"
+            )
+        if self.tokenizer.characters != saved.tokenizer.characters:
+            differences.append(
+                f"tokenizer.json has {_some(self.tokenizer.characters)} "
+                f"instead of {_some(saved.tokenizer.characters)}"
+            )
+        if differences:
+            raise InputError(
+                f"{self.path} is not as checkpoint {saved.path.name} was trained: "
+                f"{'; '.join(differences)}; copies of its config.json and tokenizer.json are in "
+                f"{saved.path}"
+            )
+
+    def cut_metrics(self, step: int) -> dict[str, Any]:
+        """Drops what is recorded of steps past `step`: they will be made again.
+
+        A line torn when the run was killed goes too. Returns the last record left, or {}.
+        """
+        try:
+            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            lines = []
+        records = [(line, _record(line)) for line in lines]
+        kept = [(line, record) for line, record in records if record and record["step"] <= step]
+        if len(kept) < len(lines) or not lines:
+            partial = self.metrics_path.with_name(self.metrics_path.name + ".writing")
+            with self.writing():
+                partial.write_bytes(b"".join(line for line, _ in kept))
+                partial.replace(self.metrics_path)
+        return kept[-1][1] if kept else {}
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Adds a line."""
+        line = (json.dumps(record) + "\n").encode()
+        with self.writing(), self.metrics_path.open("ab", buffering=0) as file:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return make_optimizer(self.config.optimizer, self.config.learning_rate, self.config.steps)
+
+    def fresh_model(self) -> LanguageModel:
+        """The run's model as it was before the first step."""
+        return build_model(self.config, self.tokenizer.vocab_size)
+
+    def fresh(self) -> TrainState:
+        """The run's state as it was before the first step."""
+        return TrainState.create(self.fresh_model(), self.optimizer())
+
+    def shapes(self) -> TrainState:
+        """Of every array of the state, in its place: known at once, at any size."""
+        return jax.eval_shape(self.fresh)
+
+
+def versions_in_use() -> dict[str, str]:
+    """Of the libraries that decide a run's bits."""
+    return {name: version(name) for name in VERSIONED}
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of `metrics.jsonl`, if it is whole."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("step"), int)
+    return record if whole else None
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    flat = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _some(characters: str) -> str:
+    return f"{len(characters)} symbols {characters[:20]!r}{'…' if len(characters) > 20 else ''}"

@@ -1,0 +1,157 @@
+"""Faults of the weight bridge."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from parity_tests.suite.mutants.planting import Mutant, Plant, edited, wrapped
+
+LOAD = "jax_attn.interop.state_dict:load_state_dict"
+NAMES = "jax_attn.interop.state_dict:_require_names"
+LAYOUTS = "jax_attn.interop.layouts"
+
+
+def _mutant(name: str, description: str, plant: Plant) -> Mutant:
+    return Mutant(name, "bridge", description, "bridge", plant)
+
+
+def _square_kept(entries: Callable[..., Any]) -> Callable[..., Any]:
+    """What a shape check lets pass: the transpose is forgotten where the matrix is square."""
+
+    def made(*args: Any) -> Any:
+        for entry in entries(*args):
+            square = len(entry.param.shape) == 2 and len(set(entry.param.shape)) == 1
+            yield replace(entry, transposed=entry.transposed and not square)
+
+    return made
+
+
+def _square_transposed(entries: Callable[..., Any]) -> Callable[..., Any]:
+    def made(*args: Any) -> Any:
+        for entry in entries(*args):
+            square = len(entry.param.shape) == 2 and len(set(entry.param.shape)) == 1
+            yield replace(entry, transposed=square)
+
+    return made
+
+
+def _without_biases(load: Callable[..., Any]) -> Callable[..., Any]:
+    def made(model: Any, state_dict: Any, layout: Any = "lecture") -> Any:
+        zeroed = {
+            name: np.zeros_like(value)
+            if name.endswith(".bias") and "attn.bias" not in name
+            else value
+            for name, value in ((n, np.asarray(v)) for n, v in state_dict.items())
+        }
+        return load(model, zeroed, layout)
+
+    return made
+
+
+def _through_float32(load: Callable[..., Any]) -> Callable[..., Any]:
+    def made(model: Any, state_dict: Any, layout: Any = "lecture") -> Any:
+        rounded = {name: np.asarray(value, np.float32) for name, value in state_dict.items()}
+        return load(model, rounded, layout)
+
+    return made
+
+
+MUTANTS = [
+    _mutant(
+        "square matrices not transposed",
+        "a shape check cannot see it, nor can a round trip",
+        wrapped(f"{LAYOUTS}:_linear", _square_kept),
+    ),
+    _mutant(
+        "square Conv1D transposed",
+        "GPT-2's c_proj is [in, out] already",
+        wrapped(f"{LAYOUTS}:_conv1d", _square_transposed),
+    ),
+    _mutant(
+        "fused matrix filled as key, query, value",
+        "for query, key, value",
+        edited(
+            f"{LAYOUTS}:_lecture_heads",
+            '("query", "key", "value")',
+            '("key", "query", "value")',
+        ),
+    ),
+    _mutant(
+        "parts interleaved by head",
+        "q k v of head 0, then of head 1",
+        edited(
+            f"{LAYOUTS}:_lecture_heads",
+            "part * n_embd + head * head_size",
+            "(head * 3 + part) * head_size",
+        ),
+    ),
+    _mutant(
+        "heads in reverse",
+        "the last first",
+        edited(
+            f"{LAYOUTS}:_lecture_heads",
+            "part * n_embd + head * head_size",
+            "part * n_embd + (attention.n_head - 1 - head) * head_size",
+        ),
+    ),
+    _mutant(
+        "lone head's query and key swapped",
+        "both have one shape",
+        edited(
+            f"{LAYOUTS}:_lecture_head",
+            '(("key", head.key), ("query", head.query)',
+            '(("query", head.key), ("key", head.query)',
+        ),
+    ),
+    _mutant(
+        "norms swapped",
+        "ln1 for ln2",
+        edited(
+            f"{LAYOUTS}:_lecture_block",
+            '_norm("ln1", block.ln1)\n    yield from _norm("ln2", block.ln2)',
+            '_norm("ln1", block.ln2)\n    yield from _norm("ln2", block.ln1)',
+        ),
+    ),
+    _mutant(
+        "scale and bias swapped",
+        "of every norm",
+        edited(
+            f"{LAYOUTS}:_norm",
+            '(("weight", norm.scale), ("bias", norm.bias))',
+            '(("bias", norm.scale), ("weight", norm.bias))',
+        ),
+    ),
+    _mutant(
+        "blocks in reverse",
+        "the last first",
+        edited(
+            f"{LAYOUTS}:_lecture",
+            "enumerate(model.blocks)",
+            "enumerate(reversed(model.blocks))",
+        ),
+    ),
+    _mutant("biases left at zero", "not loaded", wrapped(LOAD, _without_biases)),
+    _mutant("through float32", "float64 weights are rounded", wrapped(LOAD, _through_float32)),
+    _mutant(
+        "extra names ignored",
+        "a misspelt weight goes unnoticed",
+        edited(NAMES, "[name for name in given if name not in expected]", "[]"),
+    ),
+    _mutant(
+        "missing names ignored",
+        "a parameter keeps what it was",
+        edited(NAMES, "[name for name in needed if name not in given]", "[]"),
+    ),
+    _mutant(
+        "mask not looked at",
+        "an anti-causal checkpoint loads",
+        edited(LOAD, "not entry.agrees(value)", "False"),
+    ),
+    _mutant(
+        "second copy not looked at",
+        "a tied matrix may contradict itself",
+        edited(LOAD, "elif not np.array_equal(target, piece.astype(target.dtype)):", "elif False:"),
+    ),
+]

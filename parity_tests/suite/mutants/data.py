@@ -1,0 +1,98 @@
+"""Faults of the tokenizer, the split and the batches."""
+
+from parity_tests.suite.mutants.planting import Mutant, Plant, edited
+
+TOKENIZER = "jax_attn.data:CharTokenizer"
+CORPUS = "jax_attn.data:Corpus"
+RANDOM = "jax_attn.training.step:RandomBatches.batch"
+
+
+def _mutant(name: str, description: str, plant: Plant) -> Mutant:
+    return Mutant(name, "data", description, "data", plant)
+
+
+MUTANTS = [
+    _mutant(
+        "targets not shifted",
+        "every token is its own target",
+        edited(RANDOM, "windows[:, 1:]", "windows[:, :-1]"),
+    ),
+    _mutant(
+        "shifted twice",
+        "the target is the token after the next",
+        edited(
+            RANDOM,
+            "return windows[:, :-1], windows[:, 1:]",
+            "return windows[:, :-1], jnp.roll(windows, -1, 1)[:, 1:]",
+        ),
+    ),
+    _mutant(
+        "last window never drawn",
+        "the range of starts is one short",
+        edited(RANDOM, "- self.block_size,", "- self.block_size - 1,"),
+    ),
+    _mutant(
+        "window past the end",
+        "the range of starts is one long; indexing clamps in silence",
+        edited(RANDOM, "- self.block_size,", "- self.block_size + 1,"),
+    ),
+    _mutant(
+        "the same batch at every step",
+        "the key does not depend on the step: baked into the program",
+        edited(RANDOM, "fold_in(self.key, step)", "fold_in(self.key, 0)"),
+    ),
+    _mutant(
+        "the same window in every row",
+        "one start for the whole batch",
+        edited(RANDOM, "(self.batch_size, 1)", "(1, 1)"),
+    ),
+    _mutant(
+        "tokens in a signed byte",
+        "ids above 127 turn negative",
+        edited(RANDOM, "self.tokens[places].astype", "self.tokens[places].astype(jnp.int8).astype"),
+    ),
+    _mutant(
+        "given batches from row 0",
+        "the first step's number is not subtracted",
+        edited("jax_attn.training.step:GivenBatches.batch", "step - self.first_step", "step"),
+    ),
+    _mutant(
+        "split rounded up",
+        "one character more to train on",
+        edited(
+            f"{CORPUS}.n_train",
+            "int(0.9 * len(self.tokens))",
+            "-int(-0.9 * len(self.tokens) - 0.999)",
+        ),
+    ),
+    _mutant(
+        "splits overlap",
+        "the last training character is validated too",
+        edited(f"{CORPUS}.validation", "self.n_train :", "self.n_train - 1 :"),
+    ),
+    _mutant(
+        "validation is the training split",
+        "measured on what was seen",
+        edited(f"{CORPUS}.validation", "[self.n_train :]", "[: self.n_train]"),
+    ),
+    _mutant(
+        "unknown characters pass",
+        "as the next known one",
+        edited(f"{TOKENIZER}.encode", "if unknown.any():", "if False:"),
+    ),
+    _mutant(
+        "ids in a byte",
+        "a vocabulary of 300 wraps",
+        edited(f"{TOKENIZER}.encode", "ids.astype(self.dtype)", "ids.astype(np.uint8)"),
+    ),
+    _mutant(
+        "unknown ids decoded",
+        "as the last character",
+        edited(f"{TOKENIZER}.decode", "and not inside.all()", "and False"),
+    ),
+    _mutant(
+        "characters in another order",
+        "ids from the last code point down",
+        edited(f"{TOKENIZER}.encode", "return ids", "return (self.vocab_size - 1 - ids)"),
+    ),
+]
