@@ -36,9 +36,9 @@ from jax_attn.compiling.program_cache import keep_programs
 from jax_attn.data import cache_dir
 from jax_attn.models.flops import utilisation
 from jax_attn.models.gpt import GPT
+from jax_attn.models.language_model import count_parameters
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.ahead import CompiledAhead, compile_training, steps_per_chunk
-from jax_attn.runs.build import count_parameters
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use

@@ -30,16 +30,10 @@ with collector_paused():
     from jax_attn.runs.checkpoint import load_model
     from jax_attn.runs.presets import PRESETS
     from jax_attn.torch_replay.random import Generator
+    from jax_attn.training.batches import GivenBatches, RandomBatches
+    from jax_attn.training.evaluation import estimate_loss, evaluate
     from jax_attn.training.optim import learning_rate_schedule, make_optimizer
-    from jax_attn.training.step import (
-        GivenBatches,
-        RandomBatches,
-        TrainState,
-        estimate_loss,
-        evaluate,
-        train_chunk,
-        train_step,
-    )
+    from jax_attn.training.step import TrainState, train_chunk, train_step
 
 __all__ = [
     "GPT",

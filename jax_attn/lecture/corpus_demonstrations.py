@@ -14,8 +14,10 @@ from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.nn.loss import next_token_loss
 from jax_attn.torch_replay.random import Generator
 from jax_attn.torch_replay.replay import generate, initialise, lecture_batches, windows
+from jax_attn.training.batches import GivenBatches
+from jax_attn.training.evaluation import estimate_loss
 from jax_attn.training.optim import make_optimizer
-from jax_attn.training.step import GivenBatches, TrainState, estimate_loss, train_chunk
+from jax_attn.training.step import TrainState, train_chunk
 
 BLOCK_SIZE = 8
 TRAINING_BATCH = 32

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 
 from jax_attn.models.gpt import GPT
-from jax_attn.runs.build import LanguageModel, count_parameters
+from jax_attn.models.language_model import LanguageModel, count_parameters
 
 # Dense bfloat16 products with float32 sums, 10^12 FLOP/s, from the makers' data sheets. A device
 # that is not here gets no figure: a wrong peak is worse than none.

@@ -15,7 +15,8 @@ from jax_attn.config import GPTShape, TrainConfig
 from jax_attn.nn.flash import accelerator
 from jax_attn.compiling.precision import products
 from jax_attn.runs.report import compile_sampling, compile_split_evaluation
-from jax_attn.training.step import Batches, TrainState, train_chunk
+from jax_attn.training.batches import Batches
+from jax_attn.training.step import TrainState, train_chunk
 
 CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
 MAX_CHUNK_STEPS = 200

@@ -1,6 +1,5 @@
 """From a run's configuration to a fresh model."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -8,10 +7,8 @@ from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.config import BigramShape, HeadShape, TrainConfig
 from jax_attn.torch_replay.dropout_tape import replay_dropout
 from jax_attn.models.gpt import GPT
+from jax_attn.models.language_model import LanguageModel
 from jax_attn.models.single_head import SingleHeadLanguageModel
-
-LanguageModel = BigramLanguageModel | SingleHeadLanguageModel | GPT
-
 
 def build_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
     """The model that `config` describes, initialised from its seed; float32 parameters.
@@ -33,8 +30,3 @@ def build_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
     if config.rng == "torch" and shape.dropout_rate > 0:
         replay_dropout(model)
     return model
-
-
-def count_parameters(model: LanguageModel) -> int:
-    """Number of trainable scalars; a tied matrix counts once."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

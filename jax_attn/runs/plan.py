@@ -23,11 +23,13 @@ from jax_attn.runs.device_choices import choose_for_device
 from jax_attn.errors import InputError
 from jax_attn.models.flops import flops_per_token
 from jax_attn.models.gpt import GPT
-from jax_attn.runs.build import build_model, count_parameters
+from jax_attn.models.language_model import count_parameters
+from jax_attn.runs.build import build_model
 from jax_attn.training.optim import make_optimizer
 from jax_attn.compiling.precision import describe_products, products
 from jax_attn.runs.report import attention_choice, compile_sampling, compile_split_evaluation, describe
-from jax_attn.training.step import RandomBatches, TrainState
+from jax_attn.training.batches import RandomBatches
+from jax_attn.training.step import TrainState
 
 
 @dataclass(frozen=True)

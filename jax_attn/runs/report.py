@@ -15,17 +15,13 @@ from jax_attn.data import Corpus
 from jax_attn.nn.flash import accelerator, choose_implementation
 from jax_attn.generate import compile_generation, generate
 from jax_attn.models.gpt import GPT
-from jax_attn.runs.build import LanguageModel, count_parameters
+from jax_attn.models.language_model import LanguageModel, count_parameters
 from jax_attn.runs.painter import Painter
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
-from jax_attn.training.step import (
-    RandomBatches,
-    TrainState,
-    compile_evaluation,
-    estimate_loss,
-    evaluate,
-)
+from jax_attn.training.batches import RandomBatches
+from jax_attn.training.evaluation import compile_evaluation, estimate_loss, evaluate
+from jax_attn.training.step import TrainState
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too

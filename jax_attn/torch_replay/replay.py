@@ -17,11 +17,11 @@ from jaxtyping import Float, Integer
 from jax_attn.interop import load_state_dict, to_state_dict
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
+from jax_attn.models.language_model import LanguageModel
 from jax_attn.models.single_head import SingleHeadLanguageModel
-from jax_attn.runs.build import LanguageModel
 from jax_attn.torch_replay.dropout_tape import DropoutTape
 from jax_attn.torch_replay.random import Generator
-from jax_attn.training.step import GivenBatches
+from jax_attn.training.batches import GivenBatches
 
 ModelT = TypeVar("ModelT", bound=LanguageModel)
 

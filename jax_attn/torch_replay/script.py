@@ -12,11 +12,13 @@ from jaxtyping import Integer
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
 from jax_attn.models.gpt import GPT
-from jax_attn.runs.build import LanguageModel
+from jax_attn.models.language_model import LanguageModel
 from jax_attn.torch_replay.dropout_tape import DropoutTape
 from jax_attn.torch_replay.random import Generator
 from jax_attn.torch_replay.replay import generate, initialise, lecture_batches
-from jax_attn.training.step import GivenBatches, TrainState, estimate_loss
+from jax_attn.training.batches import GivenBatches
+from jax_attn.training.evaluation import estimate_loss
+from jax_attn.training.step import TrainState
 
 ModelT = TypeVar("ModelT", bound=LanguageModel)
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_attn.training.step import Batches, TrainState, loss_and_gradients, train_step
+from jax_attn.training.batches import Batches
+from jax_attn.training.step import TrainState, loss_and_gradients, train_step
 
 PACKAGE = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""Training: a pure step, many steps in one compiled program, and evaluation.
+"""Training: a pure step, and many steps in one compiled program.
 
 The model's object graph is taken apart once, outside the compiled loop; inside there are only
 arrays. Batches and dropout depend on (seed, step) alone, so the length of a chunk and the moments
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from jax_attn.compiling.options import compiled
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
+from jax_attn.training.batches import Batches
 
 Model = Callable[[Array], Array]
 
@@ -64,51 +64,6 @@ class TrainState:
     def model(self) -> Any:
         """The model with this state's parameters, dropout off. Holds the arrays, not copies."""
         return nnx.merge(self.graphdef, self.params, self.rest)
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """Where a chunk's batches come from: inputs and targets [B T] of a step, inside jit."""
-
-    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]: ...
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class RandomBatches:
-    """Windows at random places of a token array on the device, from a stream of (key, step)."""
-
-    tokens: Any  # any integers [N]
-    key: Any  # a key of jax.random
-    batch_size: int = field(metadata={"static": True})
-    block_size: int = field(metadata={"static": True})
-
-    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
-        """Every start from 0 to N - T - 1 is equally likely."""
-        starts = jax.random.randint(
-            jax.random.fold_in(self.key, step),
-            (self.batch_size, 1),
-            0,
-            self.tokens.shape[0] - self.block_size,
-            dtype=jnp.int32,
-        )
-        places = starts + jnp.arange(self.block_size + 1, dtype=jnp.int32)
-        windows = self.tokens[places].astype(jnp.int32)
-        return windows[:, :-1], windows[:, 1:]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class GivenBatches:
-    """Batches chosen by the caller: row i is the batch of step `first_step + i`."""
-
-    inputs: Any  # any integers [N B T]
-    targets: Any  # any integers [N B T]
-    first_step: Any  # int32 []
-
-    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
-        row = step - self.first_step
-        return self.inputs[row].astype(jnp.int32), self.targets[row].astype(jnp.int32)
 
 
 def loss_fn(model: Model, inputs: Integer[Array, "B T"], targets: Integer[Array, "B T"]):
@@ -238,61 +193,3 @@ def train_chunk(
     # and rounds differently. It is kept from knowing, so that no chunk length changes any bit.
     count = jax.lax.optimization_barrier(jnp.int32(n_steps))
     return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(n_steps)))
-
-
-@compiled()
-def _loss_of_windows(graphdef, state, inputs, targets):
-    model = nnx.merge(graphdef, state)
-    model.eval()
-    return loss_fn(model, inputs, targets)[0]
-
-
-def evaluate(
-    model: nnx.Module,
-    tokens: Integer[Array | np.ndarray, " N"],
-    *,
-    block_size: int,
-    batch_size: int = 64,
-) -> float:
-    """Mean loss in nats over *every* token but the first, dropout off; deterministic.
-
-    The tokens are cut into windows of `block_size`, end to end, and each is predicted from those
-    before it in its window. Raises ValueError for fewer than two tokens.
-    """
-    ids = np.asarray(tokens, np.int32)
-    n_targets = len(ids) - 1
-    if n_targets < 1:
-        raise ValueError(f"{len(ids)} tokens hold nothing to predict; give at least 2")
-    graphdef, state = nnx.split(model)
-    span = batch_size * block_size
-    # Filled up to whole batches, which one program then serves, whatever the number of tokens.
-    empty = -n_targets % span
-    inputs = np.pad(ids[:-1], (0, empty)).reshape(-1, batch_size, block_size)
-    targets = np.pad(ids[1:], (0, empty), constant_values=IGNORE).reshape(inputs.shape)
-    sums = [
-        _loss_of_windows(graphdef, state, *batch) for batch in zip(inputs, targets, strict=True)
-    ]
-    return float(np.sum(np.array(jax.device_get(sums), np.float64)) / n_targets)
-
-
-def compile_evaluation(
-    model: nnx.Module, *, block_size: int, batch_size: int
-) -> jax.stages.Compiled:
-    """The program of `evaluate`, for it to find; of a model that may hold shapes only."""
-    windows = jax.ShapeDtypeStruct((batch_size, block_size), jnp.int32)
-    return _loss_of_windows.lower(*nnx.split(model), windows, windows).compile()
-
-
-def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:
-    """The lecture's estimate: mean loss in nats over `n_batches` sampled batches, dropout off."""
-    graphdef, state = nnx.split(model)
-    losses = [_loss_of_batch(graphdef, state, batches, np.int32(i)) for i in range(n_batches)]
-    return float(np.mean(np.array(jax.device_get(losses), np.float64)))
-
-
-@compiled()
-def _loss_of_batch(graphdef, state, batches: Batches, step):
-    model = nnx.merge(graphdef, state)
-    model.eval()
-    total, count = loss_fn(model, *batches.batch(step))
-    return total / count

@@ -4,7 +4,7 @@ from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
 TOKENIZER = "jax_attn.data:CharTokenizer"
 CORPUS = "jax_attn.data:Corpus"
-RANDOM = "jax_attn.training.step:RandomBatches.batch"
+RANDOM = "jax_attn.training.batches:RandomBatches.batch"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -54,7 +54,7 @@ MUTANTS = [
     _mutant(
         "given batches from row 0",
         "the first step's number is not subtracted",
-        edited("jax_attn.training.step:GivenBatches.batch", "step - self.first_step", "step"),
+        edited("jax_attn.training.batches:GivenBatches.batch", "step - self.first_step", "step"),
     ),
     _mutant(
         "split rounded up",

@@ -75,12 +75,12 @@ MUTANTS = [
     _mutant(
         "on in evaluation",
         "evaluate takes the model as it is",
-        edited("jax_attn.training.step:_loss_of_windows", "model.eval()", "pass"),
+        edited("jax_attn.training.evaluation:_loss_of_windows", "model.eval()", "pass"),
     ),
     _mutant(
         "on in estimates",
         "estimate_loss takes the model as it is",
-        edited("jax_attn.training.step:_loss_of_batch", "model.eval()", "pass"),
+        edited("jax_attn.training.evaluation:_loss_of_batch", "model.eval()", "pass"),
     ),
     _mutant(
         "off in training",
@@ -91,7 +91,7 @@ MUTANTS = [
         "the model's mode changed",
         "evaluate leaves the caller's model in evaluation",
         edited(
-            "jax_attn.training.step:evaluate",
+            "jax_attn.training.evaluation:evaluate",
             "graphdef, state = nnx.split(model)",
             "model.eval()\n    graphdef, state = nnx.split(model)",
         ),

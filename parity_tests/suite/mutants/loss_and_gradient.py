@@ -25,7 +25,7 @@ MEAN = "jax_attn.nn.loss:next_token_loss"
 NORM_ON_CPU = "jax_attn.nn.normalize:_on_cpu"
 BLOCKS = "jax_attn.nn.blocked:_backward"
 GRADIENTS = "jax_attn.training.step:loss_and_gradients"
-EVALUATE = "jax_attn.training.step:evaluate"
+EVALUATE = "jax_attn.training.evaluation:evaluate"
 
 
 def _loss_mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
@@ -160,7 +160,7 @@ MUTANTS = [
     _loss_mutant(
         "estimate from one batch",
         "estimate_loss sees the first batch again and again",
-        edited("jax_attn.training.step:estimate_loss", "np.int32(i)", "np.int32(0)"),
+        edited("jax_attn.training.evaluation:estimate_loss", "np.int32(i)", "np.int32(0)"),
     ),
     _loss_mutant(
         "derivative multiplied out",

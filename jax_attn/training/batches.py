@@ -1,0 +1,55 @@
+"""Where a step's batches come from, inside a compiled program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Where a chunk's batches come from: inputs and targets [B T] of a step, inside jit."""
+
+    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RandomBatches:
+    """Windows at random places of a token array on the device, from a stream of (key, step)."""
+
+    tokens: Any  # any integers [N]
+    key: Any  # a key of jax.random
+    batch_size: int = field(metadata={"static": True})
+    block_size: int = field(metadata={"static": True})
+
+    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
+        """Every start from 0 to N - T - 1 is equally likely."""
+        starts = jax.random.randint(
+            jax.random.fold_in(self.key, step),
+            (self.batch_size, 1),
+            0,
+            self.tokens.shape[0] - self.block_size,
+            dtype=jnp.int32,
+        )
+        places = starts + jnp.arange(self.block_size + 1, dtype=jnp.int32)
+        windows = self.tokens[places].astype(jnp.int32)
+        return windows[:, :-1], windows[:, 1:]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GivenBatches:
+    """Batches chosen by the caller: row i is the batch of step `first_step + i`."""
+
+    inputs: Any  # any integers [N B T]
+    targets: Any  # any integers [N B T]
+    first_step: Any  # int32 []
+
+    def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
+        row = step - self.first_step
+        return self.inputs[row].astype(jnp.int32), self.targets[row].astype(jnp.int32)
