@@ -1,11 +1,12 @@
 """Faults of what replaces, on accelerators, a way of computing that pays on a CPU only."""
 
+from jax_attn.nn import embedding, layers, loss, normalize
 from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited
 
-NORM = "jax_attn.nn.normalize:_elsewhere"
-ONE_PASS = "jax_attn.nn.loss:_sums_in_one_pass"
-LAYERS = "jax_attn.nn.layers"
-IN_ORDER = "jax_attn.nn.embedding:_added_in_order"
+NORM = f"{normalize.__name__}:_elsewhere"
+ONE_PASS = f"{loss.__name__}:_sums_in_one_pass"
+LAYERS = layers.__name__
+IN_ORDER = f"{embedding.__name__}:_added_in_order"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -32,7 +33,7 @@ MUTANTS = [
         "norm off the CPU: parts of a row as if of one mean",
         "the distance between two parts' means is no part of the variance",
         edited(
-            "jax_attn.nn.normalize:_mean_and_variance",
+            f"{normalize.__name__}:_mean_and_variance",
             "squares_a + squares_b + apart * apart * n_a * share",
             "squares_a + squares_b",
         ),
@@ -71,7 +72,7 @@ MUTANTS = [
         "table off the CPU: an id through many blocks",
         "a block that has one id only hands on its own sum",
         edited(
-            "jax_attn.nn.embedding:_carried",
+            f"{embedding.__name__}:_carried",
             "sums_b + jnp.where(through_b, sums_a, 0)",
             "sums_b",
         ),

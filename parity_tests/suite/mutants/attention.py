@@ -1,12 +1,13 @@
 """Faults of attention: scale, mask, softmax, heads, projections."""
 
+from jax_attn.nn import attention, blocked, flash
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
-WEIGHTS = "jax_attn.nn.attention:attention_weights"
-BLOCKS = "jax_attn.nn.blocked:_scores"
-MASK = "jax_attn.nn.attention:causal_mask"
-HEAD = "jax_attn.nn.attention:Head"
-MULTI = "jax_attn.nn.attention:MultiHeadAttention"
+WEIGHTS = f"{attention.__name__}:attention_weights"
+BLOCKS = f"{blocked.__name__}:_scores"
+MASK = f"{attention.__name__}:causal_mask"
+HEAD = f"{attention.__name__}:Head"
+MULTI = f"{attention.__name__}:MultiHeadAttention"
 SCALE = "query.shape[-1] ** -0.5"
 SOFTMAX = "jax.nn.softmax(scores, axis=axis).astype(query.dtype)"
 TRIL = "jnp.tril(jnp.ones((length, length), bool))"
@@ -54,7 +55,7 @@ MUTANTS = [
     _mutant(
         "the TPU's kernel without its scale",
         "scores as they are, on a TPU alone",
-        edited("jax_attn.nn.flash:tpu_flash_attention", "sm_scale=scale", "sm_scale=1.0"),
+        edited(f"{flash.__name__}:tpu_flash_attention", "sm_scale=scale", "sm_scale=1.0"),
     ),
     _mutant("fill of -1e9", "lower scores leak", edited(WEIGHTS, "-jnp.inf", "-1e9")),
     _mutant("fill of +inf", "the sign forgotten", edited(WEIGHTS, "-jnp.inf", "jnp.inf")),

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from jax_attn.interop import layouts, state_dict
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited, wrapped
 
-LOAD = "jax_attn.interop.state_dict:load_state_dict"
-NAMES = "jax_attn.interop.state_dict:_require_names"
-LAYOUTS = "jax_attn.interop.layouts"
+LOAD = f"{state_dict.__name__}:load_state_dict"
+NAMES = f"{state_dict.__name__}:_require_names"
+LAYOUTS = layouts.__name__
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:

@@ -1,10 +1,12 @@
 """Faults of the tokenizer, the split and the batches."""
 
+from jax_attn import data
+from jax_attn.training import batches
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
-TOKENIZER = "jax_attn.data:CharTokenizer"
-CORPUS = "jax_attn.data:Corpus"
-RANDOM = "jax_attn.training.batches:RandomBatches.batch"
+TOKENIZER = f"{data.__name__}:CharTokenizer"
+CORPUS = f"{data.__name__}:Corpus"
+RANDOM = f"{batches.__name__}:RandomBatches.batch"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -54,7 +56,7 @@ MUTANTS = [
     _mutant(
         "given batches from row 0",
         "the first step's number is not subtracted",
-        edited("jax_attn.training.batches:GivenBatches.batch", "step - self.first_step", "step"),
+        edited(f"{batches.__name__}:GivenBatches.batch", "step - self.first_step", "step"),
     ),
     _mutant(
         "split rounded up",

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attn.models import gpt
+from jax_attn.nn import attention, dropout
+from jax_attn.training import evaluation, step
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited, wrapped
 
-LAYER = "jax_attn.nn.dropout:dropout"
-MULTI = "jax_attn.nn.attention:MultiHeadAttention.__call__"
+LAYER = f"{dropout.__name__}:dropout"
+MULTI = f"{attention.__name__}:MultiHeadAttention.__call__"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -75,23 +78,23 @@ MUTANTS = [
     _mutant(
         "on in evaluation",
         "evaluate takes the model as it is",
-        edited("jax_attn.training.evaluation:_loss_of_windows", "model.eval()", "pass"),
+        edited(f"{evaluation.__name__}:_loss_of_windows", "model.eval()", "pass"),
     ),
     _mutant(
         "on in estimates",
         "estimate_loss takes the model as it is",
-        edited("jax_attn.training.evaluation:_loss_of_batch", "model.eval()", "pass"),
+        edited(f"{evaluation.__name__}:_loss_of_batch", "model.eval()", "pass"),
     ),
     _mutant(
         "off in training",
         "nobody calls train()",
-        edited("jax_attn.training.step:loss_and_gradients", "model.train()", "pass"),
+        edited(f"{step.__name__}:loss_and_gradients", "model.train()", "pass"),
     ),
     _mutant(
         "the model's mode changed",
         "evaluate leaves the caller's model in evaluation",
         edited(
-            "jax_attn.training.evaluation:evaluate",
+            f"{evaluation.__name__}:evaluate",
             "graphdef, state = nnx.split(model)",
             "model.eval()\n    graphdef, state = nnx.split(model)",
         ),
@@ -100,7 +103,7 @@ MUTANTS = [
         "streams stand still",
         "every step takes the masks of the first: the key is baked in",
         edited(
-            "jax_attn.training.step:train_step",
+            f"{step.__name__}:train_step",
             "opt_state=opt_state, rest=rest",
             "opt_state=opt_state",
         ),
@@ -118,7 +121,7 @@ MUTANTS = [
     _mutant(
         "none on the feed-forward",
         "its output is kept whole",
-        edited("jax_attn.models.gpt:FeedForward.__call__", "self.dropout(", "("),
+        edited(f"{gpt.__name__}:FeedForward.__call__", "self.dropout(", "("),
     ),
     _mutant(
         "on the scores' side",

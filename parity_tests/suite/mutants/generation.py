@@ -1,10 +1,13 @@
 """Faults of sampling and of the sliding window."""
 
+from jax_attn.generate import buckets, loop, sampling
+from jax_attn.models import gpt
+from jax_attn.nn import cache
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
-EXTEND = "jax_attn.generate.loop:extend"
-SAMPLE = "jax_attn.generate.sampling:sample"
-CACHE = "jax_attn.nn.cache:KeyValues"
+EXTEND = f"{loop.__name__}:extend"
+SAMPLE = f"{sampling.__name__}:sample"
+CACHE = f"{cache.__name__}:KeyValues"
 
 
 def _mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
@@ -15,9 +18,7 @@ MUTANTS = [
     _mutant(
         "prompt's cache a position short",
         "where the position before its last one begins a longer bucket, its slot stays empty",
-        edited(
-            "jax_attn.generate.buckets:cached_positions", "prompt_length - 1", "prompt_length - 2"
-        ),
+        edited(f"{buckets.__name__}:cached_positions", "prompt_length - 1", "prompt_length - 2"),
     ),
     _mutant(
         "slot off by one",
@@ -43,7 +44,7 @@ MUTANTS = [
         "position of a step off by one",
         "the position embedding of the token before",
         edited(
-            "jax_attn.models.gpt:GPT.step",
+            f"{gpt.__name__}:GPT.step",
             "self.position_embedding_table(position[None])",
             "self.position_embedding_table(position[None] - (position > 0))",
         ),

@@ -8,6 +8,18 @@ import jax
 import jax.numpy as jnp
 
 import jax_attn.nn.layers
+from jax_attn.models import gpt
+from jax_attn.nn import (
+    activations,
+    attention,
+    blocked,
+    chunked_loss,
+    embedding,
+    layers,
+    loss,
+    normalize,
+)
+from jax_attn.training import evaluation, step
 from parity_tests.suite.mutants.model import odd_norm
 from parity_tests.suite.mutants.planting import (
     Mutant,
@@ -19,13 +31,13 @@ from parity_tests.suite.mutants.planting import (
     patched,
 )
 
-SUM = "jax_attn.nn.loss:next_token_loss_sum"
-PASSES = "jax_attn.nn.loss:_sums_in_passes"
-MEAN = "jax_attn.nn.loss:next_token_loss"
-NORM_ON_CPU = "jax_attn.nn.normalize:_on_cpu"
-BLOCKS = "jax_attn.nn.blocked:_backward"
-GRADIENTS = "jax_attn.training.step:loss_and_gradients"
-EVALUATE = "jax_attn.training.evaluation:evaluate"
+SUM = f"{loss.__name__}:next_token_loss_sum"
+PASSES = f"{loss.__name__}:_sums_in_passes"
+MEAN = f"{loss.__name__}:next_token_loss"
+NORM_ON_CPU = f"{normalize.__name__}:_on_cpu"
+BLOCKS = f"{blocked.__name__}:_backward"
+GRADIENTS = f"{step.__name__}:loss_and_gradients"
+EVALUATE = f"{evaluation.__name__}:evaluate"
 
 
 def _loss_mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
@@ -37,7 +49,7 @@ def _gradient_mutant(name: str, description: str, plant: Plant) -> Mutant:
 
 
 def in_loss(old: str, new: str, part: str = "_loss_sum_forward") -> Plant:
-    return derivative("jax_attn.nn.loss:_loss_sum", part, old, new)
+    return derivative(f"{loss.__name__}:_loss_sum", part, old, new)
 
 
 def mean_of_row_means(logits: Any, targets: Any) -> Any:
@@ -75,7 +87,7 @@ def backward_product(change: Callable[[Any, Any], tuple[Any, Any]]) -> Plant:
 
         layers.matmul.defvjp(layers._matmul_forward, backward)
         try:
-            with noted("jax_attn.nn.layers:_matmul_backward"):
+            with noted(f"{layers.__name__}:_matmul_backward"):
                 yield
         finally:
             layers.matmul.defvjp(layers._matmul_forward, layers._matmul_backward)
@@ -160,7 +172,7 @@ MUTANTS = [
     _loss_mutant(
         "estimate from one batch",
         "estimate_loss sees the first batch again and again",
-        edited("jax_attn.training.evaluation:estimate_loss", "np.int32(i)", "np.int32(0)"),
+        edited(f"{evaluation.__name__}:estimate_loss", "np.int32(i)", "np.int32(0)"),
     ),
     _loss_mutant(
         "derivative multiplied out",
@@ -175,12 +187,12 @@ MUTANTS = [
     _gradient_mutant(
         "half a gradient at 0",
         "maximum(x, 0) for ReLU",
-        item("jax_attn.nn.activations:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
+        item(f"{activations.__name__}:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
     ),
     _gradient_mutant(
         "repeated ids overwrite",
         "the embedding's gradient is set, not added",
-        patched("jax_attn.nn.embedding:Embedding.__call__", scattered),
+        patched(f"{embedding.__name__}:Embedding.__call__", scattered),
     ),
     _gradient_mutant(
         "blocks: softmax's mean left out",
@@ -196,7 +208,7 @@ MUTANTS = [
         "blocks: sequences out of order",
         "what is taken a few at a time is taken with another one's last array",
         edited(
-            "jax_attn.nn.blocked:_by_groups",
+            f"{blocked.__name__}:_by_groups",
             "function(*part)",
             "function(*part[:-1], part[-1][::-1])",
         ),
@@ -205,7 +217,7 @@ MUTANTS = [
         "parts: loss derivative not scaled",
         "the gradient of a sum where that of a mean is due",
         derivative(
-            "jax_attn.nn.chunked_loss:_loss_in_parts", "_backward", "(dmatrix * scaled)", "dmatrix"
+            f"{chunked_loss.__name__}:_loss_in_parts", "_backward", "(dmatrix * scaled)", "dmatrix"
         ),
     ),
     _gradient_mutant(
@@ -237,7 +249,7 @@ MUTANTS = [
         "parts: added columns weigh",
         "logits of 0 for the ids that pad the vocabulary",
         edited(
-            "jax_attn.nn.chunked_loss:_part_loss",
+            f"{chunked_loss.__name__}:_part_loss",
             "logits, -jnp.inf)",
             "logits, 0)",
         ),
@@ -246,7 +258,7 @@ MUTANTS = [
         "tied gradient counted once",
         "none through the output matrix",
         edited(
-            "jax_attn.models.gpt:LanguageModelHead.__call__",
+            f"{gpt.__name__}:LanguageModelHead.__call__",
             "matmul_rows, token_embedding_table.embedding[...]",
             "matmul_rows, jax.lax.stop_gradient(token_embedding_table.embedding[...])",
         ),
@@ -254,15 +266,13 @@ MUTANTS = [
     _gradient_mutant(
         "untied",
         "the output matrix is a parameter of its own that begins the same",
-        edited(
-            "jax_attn.models.gpt:LanguageModelHead.__init__", "not config.tie_embeddings", "True"
-        ),
+        edited(f"{gpt.__name__}:LanguageModelHead.__init__", "not config.tie_embeddings", "True"),
     ),
     _gradient_mutant(
         "weights held fast",
         "stop_gradient on wei",
         edited(
-            "jax_attn.nn.attention:attention_weights",
+            f"{attention.__name__}:attention_weights",
             "jax.nn.softmax(scores, axis=axis)",
             "jax.lax.stop_gradient(jax.nn.softmax(scores, axis=axis))",
         ),
@@ -271,7 +281,7 @@ MUTANTS = [
         "positions held fast",
         "stop_gradient on the position embedding",
         edited(
-            "jax_attn.models.gpt:GPT.embed",
+            f"{gpt.__name__}:GPT.embed",
             "self.position_embedding_table(jnp.arange(length))",
             "jax.lax.stop_gradient(self.position_embedding_table(jnp.arange(length)))",
         ),
@@ -280,7 +290,7 @@ MUTANTS = [
         "positions learn from the first row",
         "the position table's gradient is that of one row of the batch",
         derivative(
-            "jax_attn.nn.layers:add_to_all",
+            f"{layers.__name__}:add_to_all",
             "_add_to_all_backward",
             "functools.reduce(jnp.add, rows)",
             "rows[0]",
@@ -290,7 +300,7 @@ MUTANTS = [
         "branch held fast",
         "no gradient into what attention reads",
         edited(
-            "jax_attn.models.gpt:Block.__call__",
+            f"{gpt.__name__}:Block.__call__",
             "self.sa(self.ln1(x))",
             "self.sa(jax.lax.stop_gradient(self.ln1(x)))",
         ),
@@ -304,7 +314,7 @@ MUTANTS = [
         "-inf added",
         "scores + log(mask): a row that sees nothing has a gradient of NaN",
         edited(
-            "jax_attn.nn.attention:attention_weights",
+            f"{attention.__name__}:attention_weights",
             "jnp.where(mask, scores, -jnp.inf)",
             "scores + jnp.log(mask.astype(scores.dtype))",
         ),
@@ -332,7 +342,7 @@ MUTANTS = [
         "straight through",
         "ReLU's gradient is 1 everywhere",
         item(
-            "jax_attn.nn.activations:ACTIVATIONS",
+            f"{activations.__name__}:ACTIVATIONS",
             "relu",
             lambda x: x + jax.lax.stop_gradient(jax.nn.relu(x) - x),
         ),

@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jax_attn.models import bigram, gpt, single_head
+from jax_attn.nn import activations, averaging, embedding, layers, normalize
 from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited, item, wrapped
 
-BLOCK = "jax_attn.models.gpt:Block.__call__"
-GPT = "jax_attn.models.gpt:GPT"
-OUTPUT = "jax_attn.models.gpt:LanguageModelHead.__call__"
-BIGRAM_LOSS = "jax_attn.models.bigram:BigramLanguageModel.loss_sum"
-NORM = "jax_attn.nn.layers:layer_norm"
-EMBEDDING = "jax_attn.nn.embedding:_rows"
-ACTIVATIONS = "jax_attn.nn.activations:ACTIVATIONS"
-AVERAGES = "jax_attn.nn.averaging:averaging_weights"
+BLOCK = f"{gpt.__name__}:Block.__call__"
+GPT = f"{gpt.__name__}:GPT"
+OUTPUT = f"{gpt.__name__}:LanguageModelHead.__call__"
+BIGRAM_LOSS = f"{bigram.__name__}:BigramLanguageModel.loss_sum"
+NORM = f"{layers.__name__}:layer_norm"
+EMBEDDING = f"{embedding.__name__}:_rows"
+ACTIVATIONS = f"{activations.__name__}:ACTIVATIONS"
+AVERAGES = f"{averaging.__name__}:averaging_weights"
 
 
 def _norm_mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -88,7 +90,7 @@ MUTANTS = [
         "fast variance",
         "mean(x²) - mean(x)², flax's default",
         derivative(
-            "jax_attn.nn.normalize:normalize",
+            f"{normalize.__name__}:normalize",
             "_forward",
             "(centered * centered).mean(axis=-1, keepdims=True)",
             "(wide * wide).mean(axis=-1, keepdims=True) - mean * mean",
@@ -156,7 +158,7 @@ MUTANTS = [
         "feed-forward without its last bias",
         "net.2.bias unread",
         edited(
-            "jax_attn.models.gpt:FeedForward.__call__",
+            f"{gpt.__name__}:FeedForward.__call__",
             "return self.dropout(self.contract(",
             "return self.dropout(-self.contract.bias[...] + self.contract(",
         ),
@@ -214,14 +216,14 @@ MUTANTS = [
     _model_mutant(
         "a part of a row's product left out",
         "an eighth of the channels, for one row and a large kernel",
-        edited("jax_attn.nn.layers:row_product", "parts.sum(axis=0)", "parts[1:].sum(axis=0)"),
+        edited(f"{layers.__name__}:row_product", "parts.sum(axis=0)", "parts[1:].sum(axis=0)"),
         "primitives",
     ),
     _model_mutant(
         "bigram table transposed",
         "what precedes, not what follows; the table is square",
         edited(
-            "jax_attn.models.bigram:BigramLanguageModel.__call__",
+            f"{bigram.__name__}:BigramLanguageModel.__call__",
             "self.token_embedding_table(idx)",
             "self.token_embedding_table.embedding[...].T[idx]",
         ),
@@ -243,7 +245,7 @@ MUTANTS = [
         "single head without positions",
         "tokens alone",
         edited(
-            "jax_attn.models.single_head:SingleHeadLanguageModel._embed",
+            f"{single_head.__name__}:SingleHeadLanguageModel._embed",
             "jnp.arange(idx.shape[1])",
             "0 * jnp.arange(idx.shape[1])",
         ),
@@ -264,7 +266,7 @@ MUTANTS = [
     _model_mutant(
         "mean of the past without the present",
         "x[:t] for x[:t+1]",
-        edited("jax_attn.nn.averaging:running_mean_loop", ": t + 1]", ": max(t, 1)]"),
+        edited(f"{averaging.__name__}:running_mean_loop", ": t + 1]", ": max(t, 1)]"),
         "averaging",
     ),
 ]

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_attn.training import optim
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited, noted, patched
 
-MAKE = "jax_attn.training.optim:make_optimizer"
-SCHEDULE = "jax_attn.training.optim:learning_rate_schedule"
-CLIP = "jax_attn.training.optim:clip_by_global_norm"
+MAKE = f"{optim.__name__}:make_optimizer"
+SCHEDULE = f"{optim.__name__}:learning_rate_schedule"
+CLIP = f"{optim.__name__}:clip_by_global_norm"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:

@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_attn.nn import layers
+from jax_attn.runs import checkpoint
+from jax_attn.training import step
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited, wrapped
 
-STEP = "jax_attn.training.step:train_step"
-CHUNK = "jax_attn.training.step:train_chunk"
-RESTORE = "jax_attn.runs.checkpoint:Checkpoints.restore"
+STEP = f"{step.__name__}:train_step"
+CHUNK = f"{step.__name__}:train_chunk"
+RESTORE = f"{checkpoint.__name__}:Checkpoints.restore"
 
 
 def _mutant(name: str, description: str, plant: Plant, caught_by: str = "trajectory") -> Mutant:
@@ -34,7 +37,7 @@ def _product(convert: Callable[[Any], Any]) -> Plant:
     def wrap(product: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x, kernel, out: product(convert(x), convert(kernel), out).astype(out)
 
-    return wrapped("jax_attn.nn.layers:matmul", wrap)
+    return wrapped(f"{layers.__name__}:matmul", wrap)
 
 
 MUTANTS = [
