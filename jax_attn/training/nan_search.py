@@ -11,7 +11,7 @@ import optax
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import TrainState, loss_and_gradients, train_step
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 def find_nan(
