@@ -29,6 +29,7 @@ with collector_paused():
     from jax_attn.nn.loss import next_token_loss
     from jax_attn.runs.checkpoint import load_model
     from jax_attn.runs.presets import PRESETS
+    from jax_attn.runs.train import TrainResult, resume, train
     from jax_attn.torch_replay.random import Generator
     from jax_attn.training.batches import GivenBatches, RandomBatches
     from jax_attn.training.evaluation import estimate_loss, evaluate
@@ -53,6 +54,7 @@ __all__ = [
     "RandomBatches",
     "SingleHeadLanguageModel",
     "TrainConfig",
+    "TrainResult",
     "TrainState",
     "attend",
     "attention_weights",
@@ -68,11 +70,13 @@ __all__ = [
     "load_state_dict",
     "make_optimizer",
     "next_token_loss",
+    "resume",
     "running_mean_loop",
     "running_mean_matmul",
     "running_mean_softmax",
     "softmax_averaging_weights",
     "to_state_dict",
+    "train",
     "train_chunk",
     "train_step",
 ]

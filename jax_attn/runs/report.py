@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from jax_attn.models.bigram import BigramLanguageModel
+from jax_attn.compiling.precision import describe_products
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
 from jax_attn.nn.flash import accelerator, choose_implementation
@@ -21,7 +22,6 @@ from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
 from jax_attn.training.batches import RandomBatches
 from jax_attn.training.evaluation import compile_evaluation, estimate_loss, evaluate
-from jax_attn.training.step import TrainState
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
@@ -45,6 +45,23 @@ def attention_choice(model: GPT, dtype: str) -> str:
     length, head_size = model.config.block_size, model.config.head_size
     implementation, reason = choose_implementation(length, head_size, dtype, accelerator())
     return f"{implementation}: {reason}"
+
+
+def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str]:
+    """Lines about what will be trained, on what, and where it is kept; shapes do for a model."""
+    config, device = run.config, jax.devices()[0]
+    yield f"model    {describe(model)}, {count_parameters(model):,} parameters"
+    numbers = config.dtype
+    if numbers == "float32":
+        numbers += f", {describe_products(config, accelerator())}"
+    yield f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {numbers}"
+    if isinstance(model, GPT):
+        yield f"attention {attention_choice(model, config.dtype)}"
+    yield (
+        f"corpus   {corpus.name}: {len(corpus.tokens):,} characters, "
+        f"{corpus.tokenizer.vocab_size} symbols, sha256 {corpus.sha256[:12]}…"
+    )
+    yield f"run      {run.path}"
 
 
 def evaluate_split(
@@ -77,7 +94,7 @@ def compile_sampling(
 
 def finish(
     run: Run,
-    state: TrainState,
+    model: LanguageModel,
     corpus: Corpus,
     batches: RandomBatches,
     script: TorchScript | None,
@@ -86,7 +103,7 @@ def finish(
     validation_loss: float | None,
 ) -> None:
     """Final losses, a sample, the pictures, and where they are."""
-    config, model = run.config, state.model()
+    config = run.config
     painter.draw("loss", run.metrics_path, run.path / "loss.png")
     pictures = "loss.png"
     if not isinstance(model, BigramLanguageModel):

@@ -190,6 +190,14 @@ class Run:
                 partial.replace(self.metrics_path)
         return kept[-1][1] if kept else {}
 
+    def records(self) -> list[dict[str, Any]]:
+        """The whole lines of `metrics.jsonl`."""
+        try:
+            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [record for line in lines if (record := _record(line))]
+
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds a line."""
         line = (json.dumps(record) + "\n").encode()

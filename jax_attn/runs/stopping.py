@@ -43,6 +43,35 @@ class StopOnSignal:
         self.signal = number
 
 
+class StopOnInterrupt:
+    """The same for a function in somebody else's process, a notebook's for example.
+
+    The first Ctrl-C asks for a stop; from then on it does what it did before this context. In a
+    thread, where Python admits no handlers, nothing asks.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> StopOnInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask) or signal.SIG_DFL
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listen_no_more()
+
+    def listen_no_more(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.signal = number
+        self.listen_no_more()
+
+
 def _exit_on_second(ear: socket.socket) -> None:
     heard = 0
     with ear:
