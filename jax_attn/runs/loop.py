@@ -1,0 +1,194 @@
+"""The loop of a run: chunk after chunk, with a record, an evaluation and a checkpoint when due."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_attn.data import Corpus
+from jax_attn.models.flops import utilisation
+from jax_attn.models.language_model import count_parameters
+from jax_attn.runs.ahead import CompiledAhead, compile_training, steps_per_chunk
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.progress import TrainingProgress
+from jax_attn.runs.report import evaluate_split
+from jax_attn.runs.run import Run
+from jax_attn.torch_replay.script import TorchScript
+from jax_attn.training.batches import Batches, RandomBatches
+from jax_attn.training.nan_search import find_nan
+from jax_attn.training.optim import learning_rate_schedule
+from jax_attn.training.step import TrainState
+
+Record = dict[str, Any]  # a line of metrics.jsonl
+
+
+class TrainingLoop:
+    """A run's state, and what leads it to the last step.
+
+    `step` steps are done. `healthy` becomes False at one whose loss or gradient is not finite,
+    which is then not done.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        corpus: Corpus,
+        checkpoints: Checkpoints,
+        restored: TrainState | None,
+        recorded: Record,
+    ) -> None:
+        """From `restored`, of which `recorded` is the record, or from the beginning."""
+        config = run.config
+        self._run, self._corpus, self._checkpoints = run, corpus, checkpoints
+        self._optimizer = run.optimizer()
+        self._learning_rate = learning_rate_schedule(
+            config.optimizer, config.learning_rate, config.steps
+        )
+        self.step = 0 if restored is None else int(restored.step)
+        self.healthy = True
+        here = recorded.get("step") == self.step
+        self.validation_loss: float | None = recorded.get("val_loss") if here else None
+        self._seconds_before = recorded.get("elapsed_s", 0.0)
+        self.random_batches = RandomBatches(
+            jnp.asarray(corpus.train),
+            jax.random.fold_in(jax.random.key(config.seed), 1),
+            config.batch_size,
+            config.block_size,
+        )
+        self._batches: Batches = self.random_batches
+        shapes = run.shapes()
+        self._model = shapes.model()
+        self._chunk_steps = steps_per_chunk(
+            config, count_parameters(self._model), self.step, jax.devices()[0].platform
+        )
+        self._program: Any = None
+        self._ahead: CompiledAhead | None = None
+        self.script: TorchScript | None = None
+        if config.rng == "torch":
+            self.script = TorchScript(config, corpus)
+            initial = self.script.initialise(run.fresh_model())
+            restored = restored or TrainState.create(initial, self._optimizer)
+            self.script.skip(restored)
+        elif self.step < config.steps:
+            self._ahead = CompiledAhead(
+                shapes, self._batches, self._optimizer, self._chunk_steps, config
+            )
+        self.state = restored or run.fresh()
+        checkpoints.prepare()
+
+    def train(
+        self,
+        progress: TrainingProgress,
+        asked_to_stop: Callable[[], bool],
+        on_record: Callable[[Record], object],
+    ) -> None:
+        """To the last step, to one that is not finite, or until asked; then all is saved.
+
+        `on_record` is called when a record is written; before what it raises the state is saved.
+        """
+        begun = time.perf_counter() - self._seconds_before
+        while self.step < self._run.config.steps and self.healthy and not asked_to_stop():
+            record = self._chunk(progress)
+            if record is None:
+                break
+            record["elapsed_s"] = time.perf_counter() - begun
+            self._evaluate_if_due(record, progress)
+            self._run.append_metrics(record)
+            if self._is_due(self._run.config.checkpoint_every):
+                self._save()
+            try:
+                on_record(record)
+            except BaseException:
+                self._save()
+                raise
+        self._save()
+        self._checkpoints.close()
+
+    def _chunk(self, progress: TrainingProgress) -> Record | None:
+        """Makes some steps; their record, or None where the first of them cannot be made."""
+        config = self._run.config
+        if self.script is not None:
+            self._follow(self.script, progress)
+        if self._program is None:
+            self._program, seconds = self._compiled()
+            progress.say(f"compiled {self._chunk_steps} steps as one program in {seconds:.1f} s")
+        begun = time.perf_counter()
+        self.state, losses = self._program(self.state, self._batches)
+        losses, self.healthy = np.asarray(losses), bool(self.state.healthy)
+        seconds = time.perf_counter() - begun
+        before, self.step = self.step, int(self.state.step)
+        made = self.step - before
+        if made == 0:
+            return None
+        record: Record = {
+            "step": self.step,
+            "train_loss": float(losses[:made].mean()),
+            "learning_rate": float(np.asarray(self._learning_rate(self.step - 1))),
+            "tokens_per_second": made * config.batch_size * config.block_size / seconds,
+        }
+        rate = record["tokens_per_second"]
+        used = utilisation(self._model, rate, config.dtype)
+        progress.update(self.step, record["train_loss"], rate, used)
+        return record
+
+    def _follow(self, script: TorchScript, progress: TrainingProgress) -> None:
+        """Draws what the script draws before its next steps."""
+        if script.estimate_is_due(self.step):
+            training, validation = script.estimate(self.state.model())
+            progress.say(
+                f"step {self.step:,}: train loss {training:.4f}, val loss {validation:.4f} "
+                "(the lecture's estimate)"
+            )
+        self.state, self._batches = script.next_steps(self.state, self.step, self._chunk_steps)
+
+    def _compiled(self) -> tuple[Any, float]:
+        """The program of a chunk, and the seconds it took."""
+        if self._ahead is not None:
+            return self._ahead.training.result()
+        return compile_training(
+            self.state,
+            self._batches,
+            self._optimizer,
+            self._chunk_steps,
+            self._run.config.accumulate_steps,
+        )
+
+    def _evaluate_if_due(self, record: Record, progress: TrainingProgress) -> None:
+        """Adds the loss over the validation split to a record."""
+        self.validation_loss = None
+        config = self._run.config
+        if not self._is_due(config.eval_every):
+            return
+        self.wait()
+        loss = evaluate_split(self.state.model(), self._corpus.validation, config)
+        self.validation_loss = record["val_loss"] = loss
+        progress.say(
+            f"step {self.step:,}: training loss {record['train_loss']:.4f}, "
+            f"validation loss {loss:.4f}"
+        )
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self._run.config.steps
+
+    def _save(self) -> None:
+        """The last good state, for whatever reason it is the last."""
+        state = dataclasses.replace(self.state, healthy=jnp.array(True))
+        if self.script is not None:
+            state = self.script.without_masks(state)
+        self._checkpoints.save(state, self.validation_loss)
+
+    def wait(self) -> None:
+        """Until evaluation and sampling will find the programs that are made for them."""
+        if self._ahead is not None:
+            self._ahead.wait()
+
+    def find_nan(self) -> str:
+        """Which operation of the next step is the first to give NaN, in words."""
+        accumulate_steps = self._run.config.accumulate_steps
+        return find_nan(self.state, self._batches, self._optimizer, accumulate_steps)

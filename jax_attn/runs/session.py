@@ -1,0 +1,147 @@
+"""A training from the opening of its folder to the report, whoever asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from jax_attn.compiling.precision import products
+from jax_attn.config import TrainConfig
+from jax_attn.data import Corpus, load_corpus
+from jax_attn.models.language_model import LanguageModel
+from jax_attn.nn.flash import accelerator
+from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.device_choices import choose_for_device, memory_in_use
+from jax_attn.runs.loop import Record, TrainingLoop
+from jax_attn.runs.painter import Painter
+from jax_attn.runs.progress import TrainingProgress
+from jax_attn.runs.report import finish, introduction
+from jax_attn.runs.run import Run
+from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
+from jax_attn.runs.train import TrainResult
+
+Say = Callable[[str], None]
+
+
+class Session:
+    """What a training needs beside its run: where it speaks, and who may stop it."""
+
+    def __init__(
+        self,
+        console: Console,
+        stop: StopOnSignal | StopOnInterrupt,
+        on_record: Callable[[Record], object] = lambda record: None,
+        *,
+        debug_nans: bool = False,
+    ) -> None:
+        self._console = console
+        self._stop = stop
+        self._on_record = on_record
+        self._debug_nans = debug_nans
+
+    def new_run(self, config: TrainConfig, folder: Path | None, name: str) -> TrainResult:
+        """In `folder`, or in one of that name and of this moment under runs/."""
+        corpus = load_corpus(config.data, warn=self._say)
+        config = dataclasses.replace(config, data=corpus.name)  # to resume with
+        corpus.require_block(config.block_size)
+        config, reasons = choose_for_device(config, accelerator(), memory_in_use())
+        run = Run.create(folder or _unused_folder(name), config, corpus)
+        for reason in reasons:
+            self._say(f"chosen   {reason}")
+        with run.locked():
+            return self._train(run, corpus, resumed=False)
+
+    def old_run(self, folder: str | os.PathLike[str], steps: int | None) -> TrainResult:
+        """Where it stopped; `steps` is a new total, None the old one."""
+        run = Run.open(folder)
+        corpus = load_corpus(run.config.data, warn=self._say)
+        run.require_same_corpus(corpus)
+        with run.locked():
+            run = run if steps is None else run.with_steps(steps)
+            return self._train(run, corpus, resumed=True)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _train(self, run: Run, corpus: Corpus, *, resumed: bool) -> TrainResult:
+        with (
+            Painter() as painter,
+            contextlib.closing(Checkpoints(run, self._say)) as checkpoints,
+            products(run.config),
+        ):
+            loop = self._begin(run, corpus, checkpoints, resumed)
+            with TrainingProgress(self._console, loop.step, run.config.steps) as progress:
+                loop.train(progress, lambda: self._stop.signal is not None, self._on_record)
+            self._stop.listen_no_more()
+            result = TrainResult(
+                run.path, loop.state.model(), run.records(), loop.healthy, self._stop.signal
+            )
+            self._end(run, corpus, loop, painter)
+            return result
+
+    def _begin(
+        self, run: Run, corpus: Corpus, checkpoints: Checkpoints, resumed: bool
+    ) -> TrainingLoop:
+        """The loop, before its next step; says what there is."""
+        if resumed:
+            if checkpoints.newest() is None:
+                self._say("no checkpoint yet: the run begins at step 0")
+            with run.writing():
+                run.write(run.path)  # steps may be others now
+        shapes = run.shapes()
+        restored = checkpoints.restore(shapes) if resumed else None
+        step = 0 if restored is None else int(restored.step)
+        recorded = run.cut_metrics(step) if resumed else {}
+        if resumed and recorded.get("step", 0) != step:
+            self._say(f"metrics.jsonl has lost the figures before step {step:,}, or some")
+        for line in introduction(run, corpus, shapes.model()):
+            self._say(line)
+        if step >= run.config.steps:
+            self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train")
+        return TrainingLoop(run, corpus, checkpoints, restored, recorded)
+
+    def _end(self, run: Run, corpus: Corpus, loop: TrainingLoop, painter: Painter) -> None:
+        """Says why it is the end, or what the training has come to."""
+        go_on = f"python train.py --resume {run.path}"
+        if not loop.healthy:
+            self._say(
+                f"stopped: the loss or a gradient at step {loop.step + 1:,} is not finite. "
+                f"The state before it is kept in {run.checkpoints_path / str(loop.step)}; "
+                "try a smaller --learning-rate or --optimizer.clip-norm 1"
+            )
+            if self._debug_nans:
+                self._say(f"step {loop.step + 1:,}: {loop.find_nan()}")
+            else:
+                self._say(f"which operation it is: {go_on} --debug-nans")
+        elif self._stop.signal is not None:
+            self._say(f"stopped at step {loop.step:,}; go on with: {go_on}")
+        else:
+            loop.wait()
+            with run.writing():
+                finish(
+                    run,
+                    loop.state.model(),
+                    corpus,
+                    loop.random_batches,
+                    loop.script,
+                    painter,
+                    self._say,
+                    loop.validation_loss,
+                )
+
+
+def _unused_folder(name: str) -> Path:
+    """Under runs/, with the time in its name, which two runs of one second share."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path, n = Path("runs") / f"{name}-{stamp}", 1
+    while path.exists():
+        n += 1
+        path = Path("runs") / f"{name}-{stamp}-{n}"
+    return path

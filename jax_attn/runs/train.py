@@ -1,0 +1,91 @@
+"""Training as a function, for notebooks and for programs of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jax_attn.config import BigramShape, HeadShape, TrainConfig
+from jax_attn.models.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from jax_attn.runs.session import Session
+    from jax_attn.runs.stopping import StopOnInterrupt
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training has come to."""
+
+    path: Path  # the run's folder, for `load_model`, `resume` and `python -m jax_attn.generate`
+    model: LanguageModel  # after the last step, dropout off
+    records: list[dict[str, Any]]  # the lines of metrics.jsonl: step, train_loss, val_loss, …
+    finite: bool  # False if it ended at a loss or gradient that is not; `model` is from before it
+    signal: int | None  # that asked it to stop before its last step
+
+
+def train(
+    config: TrainConfig,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    on_record: Callable[[dict[str, Any]], object] | None = None,
+) -> TrainResult:
+    """Trains a model from the beginning, with the bits and the words of `python train.py`.
+
+    `config` is a preset's, `PRESETS["mini"][1]`, or one made from it by `dataclasses.replace`.
+    `data` names the text in the place of `config.data`; `out` is the run's folder to make, by
+    default one under runs/. `on_record` is called with every record as it is written: its numbers
+    are nats a token, tokens a second, seconds.
+
+    Ctrl-C saves the state and returns what there is; a second one is Python's own. In a thread,
+    which no signal reaches, the training goes on to its end. InputError for a text or a folder that
+    cannot be used; what `on_record` raises, when the state is saved.
+    """
+    if data is not None:
+        config = dataclasses.replace(config, data=os.fspath(data))
+    kinds = {BigramShape: "bigram", HeadShape: "head"}
+    with _interruptible() as stop:
+        session = _session(stop, on_record)
+        return session.new_run(
+            config, None if out is None else Path(out), kinds.get(type(config.model), "gpt")
+        )
+
+
+def resume(
+    path: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    on_record: Callable[[dict[str, Any]], object] | None = None,
+) -> TrainResult:
+    """Goes on with the run in folder `path` where it stopped, under its own settings, as `train`.
+
+    `steps` is a new total number of steps.
+    """
+    with _interruptible() as stop:
+        return _session(stop, on_record).old_run(path, steps)
+
+
+# What trains is imported when it is asked for: most who import the package do not train.
+
+
+def _interruptible() -> StopOnInterrupt:
+    from jax_attn.runs.stopping import StopOnInterrupt
+
+    return StopOnInterrupt()
+
+
+def _session(
+    stop: StopOnInterrupt, on_record: Callable[[dict[str, Any]], object] | None
+) -> Session:
+    from rich.console import Console
+
+    from jax_attn.runs.session import Session
+
+    if on_record is None:
+        return Session(Console(), stop)
+    return Session(Console(), stop, on_record)
