@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import optax
 
+from jax_attn.compiling.precision import products
 from jax_attn.config import GPTShape, TrainConfig
 from jax_attn.nn.flash import accelerator
-from jax_attn.compiling.precision import products
 from jax_attn.runs.report import compile_sampling, compile_split_evaluation
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import TrainState, train_chunk

@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.config import BigramShape, HeadShape, TrainConfig
-from jax_attn.torch_replay.dropout_tape import replay_dropout
+from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel
 from jax_attn.models.single_head import SingleHeadLanguageModel
+from jax_attn.torch_replay.dropout_tape import replay_dropout
+
 
 def build_model(config: TrainConfig, vocab_size: int) -> LanguageModel:
     """The model that `config` describes, initialised from its seed; float32 parameters.

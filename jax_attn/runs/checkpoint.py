@@ -26,10 +26,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_attn.runs import checksums
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, sync, sync_folder, write_json
 from jax_attn.models.language_model import LanguageModel
+from jax_attn.runs import checksums
 from jax_attn.runs.run import Run, versions_in_use
 from jax_attn.training.step import TrainState
 

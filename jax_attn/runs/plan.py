@@ -12,23 +12,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_attn.runs.ahead import compile_training, steps_per_chunk
 from jax_attn.compiling.compile import accelerator_of, compiling, devices, place
 from jax_attn.compiling.hlo import Program
 from jax_attn.compiling.memory import Memory, about_the_largest, largest_that_fits, out_of_memory
+from jax_attn.compiling.precision import describe_products, products
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import Target
 from jax_attn.config import TrainConfig
-from jax_attn.runs.device_choices import choose_for_device
 from jax_attn.errors import InputError
 from jax_attn.models.flops import flops_per_token
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import count_parameters
+from jax_attn.runs.ahead import compile_training, steps_per_chunk
 from jax_attn.runs.build import build_model
-from jax_attn.training.optim import make_optimizer
-from jax_attn.compiling.precision import describe_products, products
-from jax_attn.runs.report import attention_choice, compile_sampling, compile_split_evaluation, describe
+from jax_attn.runs.device_choices import choose_for_device
+from jax_attn.runs.report import (
+    attention_choice,
+    compile_sampling,
+    compile_split_evaluation,
+    describe,
+)
 from jax_attn.training.batches import RandomBatches
+from jax_attn.training.optim import make_optimizer
 from jax_attn.training.step import TrainState
 
 

@@ -9,14 +9,14 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jax_attn.runs.command_line import NewRun
 from jax_attn.compiling.memory import MOST_TIMES
-from jax_attn.runs.plan import Plan, plan
 from jax_attn.compiling.targets import TARGETS, Target
 from jax_attn.config import TargetName
 from jax_attn.data import load_corpus
 from jax_attn.errors import InputError
 from jax_attn.json_files import write_json
+from jax_attn.runs.command_line import NewRun
+from jax_attn.runs.plan import Plan, plan
 
 
 def plan_run(arguments: NewRun, name: TargetName, console: Console) -> int:

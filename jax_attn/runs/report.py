@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Integer
 
-from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.compiling.precision import describe_products
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
-from jax_attn.nn.flash import accelerator, choose_implementation
 from jax_attn.generate import compile_generation, generate
+from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel, count_parameters
+from jax_attn.nn.flash import accelerator, choose_implementation
 from jax_attn.runs.painter import Painter
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript

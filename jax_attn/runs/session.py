@@ -9,13 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import jax
 from rich.console import Console
 
 from jax_attn.compiling.precision import products
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus, load_corpus
-from jax_attn.models.language_model import LanguageModel
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use
