@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import jax_attn as ja
 import train
+from jax_attn.runs import checksums
+from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -148,7 +149,7 @@ def older_versions(run):
     path = run / "checkpoints" / "6"
     settings(path, lambda record: record["versions"].update(jax="0.1.2"))
     (path / "checksums.json").unlink()
-    ja.checkpoint.checksums.seal(path)
+    checksums.seal(path)
 
 
 PASSED_OVER = {
@@ -182,7 +183,7 @@ def test_a_run_from_before_there_was_a_precision_goes_on(call, run):
         settings(folder, lambda record: record["config"].pop("precision"))
         if (folder / "checksums.json").exists():
             (folder / "checksums.json").unlink()
-            ja.checkpoint.checksums.seal(folder)
+            checksums.seal(folder)
     code, out, err = call(train.main, "--resume", run, "--steps", 9)
     assert (code, err) == (0, "")
     assert "step 9: training loss" in out
@@ -263,14 +264,14 @@ def test_not_a_number_keeps_and_names_the_last_good_checkpoint(call, text, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_saving(call, text, tmp_path, monkeypatch, number):
-    update = train.TrainingProgress.update
+    update = TrainingProgress.update
 
     def interrupt(self, step, *figures):
         update(self, step, *figures)
         if step == 3:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(train.TrainingProgress, "update", interrupt)
+    monkeypatch.setattr(TrainingProgress, "update", interrupt)
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     code, out, _ = call(train.main, "bigram", *RUN, "--data", text, "--out", tmp_path / "run")
     assert code == 128 + number

@@ -15,6 +15,7 @@ import pytest
 import jax_attn as ja
 import train
 from jax_attn.generate import __main__ as generate_cli
+from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import EVALUATION_TOKENS
 
 ROOT = Path(__file__).parent.parent
@@ -83,14 +84,14 @@ def test_the_same_seed_gives_the_same_bits_also_when_interrupted_and_resumed(
     for name in ("whole", "again"):
         assert call(train.main, *arguments, "--out", tmp_path / name)[0] == 0
 
-    update = train.TrainingProgress.update
+    update = TrainingProgress.update
 
     def interrupt_at_three(self, step, *figures):
         update(self, step, *figures)
         if step == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(train.TrainingProgress, "update", interrupt_at_three)
+    monkeypatch.setattr(TrainingProgress, "update", interrupt_at_three)
     code, out, _ = call(train.main, *arguments, "--out", tmp_path / "broken")
     assert code == 130
     assert f"python train.py --resume {tmp_path / 'broken'}" in out

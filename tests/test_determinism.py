@@ -9,6 +9,7 @@ import pytest
 
 import train
 from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 
 GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--block-size", "16",
@@ -43,14 +44,14 @@ def test_no_cadence_changes_any_bit(call, text, tmp_path):
 def at_each_update(monkeypatch):
     """Calls the function that a test puts into the list, with the step, after every chunk."""
     observers = []
-    update = train.TrainingProgress.update
+    update = TrainingProgress.update
 
     def observed(self, step, *figures):
         update(self, step, *figures)
         for observe in observers:
             observe(step)
 
-    monkeypatch.setattr(train.TrainingProgress, "update", observed)
+    monkeypatch.setattr(TrainingProgress, "update", observed)
     return observers
 
 

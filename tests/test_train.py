@@ -109,8 +109,8 @@ def test_a_second_ctrl_c_is_pythons_own(whole, tmp_path):
     text, _, _ = whole
 
     def interrupt(record):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         ja.train(CONFIG, data=text, out=tmp_path / "run", on_record=interrupt)
