@@ -27,7 +27,7 @@ class JaxMini:
         import jax.numpy as jnp
 
         import jax_attn as ja
-        from jax_attn.runs.build import build_model
+        from jax_attn.runs.build_model import build_model
 
         config = ja.PRESETS["mini"][1]
         corpus = ja.load_corpus("tinyshakespeare", warn=print)

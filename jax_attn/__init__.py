@@ -1,6 +1,6 @@
 """The "let's build GPT" lecture in JAX: the same function as the PyTorch original, and fast."""
 
-from jax_attn.collector import collector_paused
+from jax_attn.garbage_collector import collector_paused
 
 with collector_paused():
     from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig

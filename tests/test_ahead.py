@@ -12,7 +12,7 @@ from jax_attn.compiling.precision import products
 from jax_attn.config import BigramShape, GPTShape, TrainConfig
 from jax_attn.nn.flash import Accelerator, compiling_for
 from jax_attn.runs.ahead import CompiledAhead
-from jax_attn.runs.build import build_model
+from jax_attn.runs.build_model import build_model
 from jax_attn.runs.report import evaluate_split, sampling
 
 COMPILING = "/jax/core/compile/backend_compile_duration"

@@ -8,7 +8,7 @@ from jax.extend.core import jaxprs_in_params
 import jax_attn as ja
 from jax_attn.models.language_model import count_parameters
 from jax_attn.nn.loss import next_token_loss_sum
-from jax_attn.runs.build import build_model
+from jax_attn.runs.build_model import build_model
 
 TINY = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 3, "n_embd": 15}
 IDX = jax.random.randint(jax.random.key(5), (2, 7), 0, 10)

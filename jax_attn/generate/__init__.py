@@ -12,7 +12,7 @@ from jaxtyping import Array, Integer, PRNGKeyArray
 
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
-from jax_attn.nn.cache import Cache
+from jax_attn.nn.key_value_cache import Cache
 
 
 def generate(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax_attn.compiling.options import compiled
 from jax_attn.generate.sampling import first_largest, sample
 from jax_attn.generate.weights import cast_weights
-from jax_attn.nn.cache import Cache, CachedModel
+from jax_attn.nn.key_value_cache import Cache, CachedModel
 
 # Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
 NOISE_STEPS = 32

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int, Integer
 from jax_attn.config import GPTConfig
 from jax_attn.nn.activations import ACTIVATIONS
 from jax_attn.nn.attention import MultiHeadAttention
-from jax_attn.nn.cache import Cache, KeyValues
 from jax_attn.nn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.nn.dropout import dropout
 from jax_attn.nn.embedding import Embedding
+from jax_attn.nn.key_value_cache import Cache, KeyValues
 from jax_attn.nn.layers import (
     add_to_all,
     layer_norm,

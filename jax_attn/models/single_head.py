@@ -6,8 +6,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.nn.attention import Head
-from jax_attn.nn.cache import Cache
 from jax_attn.nn.embedding import Embedding
+from jax_attn.nn.key_value_cache import Cache
 from jax_attn.nn.layers import linear, normal, uniform_fan_in
 
 

@@ -13,7 +13,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_attn.nn.blocked import blocked_attention
-from jax_attn.nn.cache import KeyValues
 from jax_attn.nn.dropout import dropout
 from jax_attn.nn.flash import (
     IMPLEMENTATIONS,
@@ -23,6 +22,7 @@ from jax_attn.nn.flash import (
     cudnn_attention,
     tpu_flash_attention,
 )
+from jax_attn.nn.key_value_cache import KeyValues
 from jax_attn.nn.layers import linear, linear_in_parts, uniform_fan_in
 
 

@@ -24,7 +24,7 @@ from jax_attn.models.flops import flops_per_token
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import count_parameters
 from jax_attn.runs.ahead import compile_training, steps_per_chunk
-from jax_attn.runs.build import build_model
+from jax_attn.runs.build_model import build_model
 from jax_attn.runs.device_choices import choose_for_device
 from jax_attn.runs.report import (
     attention_choice,

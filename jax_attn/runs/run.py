@@ -22,7 +22,7 @@ from jax_attn.data import CharTokenizer, Corpus
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
 from jax_attn.models.language_model import LanguageModel
-from jax_attn.runs.build import build_model
+from jax_attn.runs.build_model import build_model
 from jax_attn.training.optim import make_optimizer
 from jax_attn.training.step import TrainState
 

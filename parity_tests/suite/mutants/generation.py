@@ -2,12 +2,12 @@
 
 from jax_attn.generate import buckets, loop, sampling
 from jax_attn.models import gpt
-from jax_attn.nn import cache
+from jax_attn.nn import key_value_cache
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
 EXTEND = f"{loop.__name__}:extend"
 SAMPLE = f"{sampling.__name__}:sample"
-CACHE = f"{cache.__name__}:KeyValues"
+CACHE = f"{key_value_cache.__name__}:KeyValues"
 
 
 def _mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
