@@ -3,6 +3,7 @@
 import json
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from benchmarks import plans
 from benchmarks.interleave import DifferentResult, Timing, compare
 from benchmarks.markdown import markdown
 from benchmarks.rows import OURS, Row, best, row
+from jax_attn.compiling.targets import TARGETS
+from jax_attn.runs.presets import PRESETS
 
 
 class Sleep:
@@ -70,8 +73,18 @@ def test_verdicts(ratio, verdict):
 def test_the_readme_shows_the_results_that_are_kept():
     folder = Path(__file__).parent.parent / "benchmarks"
     text = (folder / "README.md").read_text(encoding="utf-8")
-    (kept,) = folder.glob("results/*-cores.json")
-    assert markdown(json.loads(kept.read_text(encoding="utf-8"))) in text
+    (ratios,) = folder.glob("results/*-cores.json")
+    for kept in (ratios, folder / "results" / "plans.json"):
+        assert markdown(json.loads(kept.read_text(encoding="utf-8"))) in text, kept
+
+
+def test_every_preset_is_planned_for_every_accelerator():
+    path = Path(__file__).parent.parent / "benchmarks" / "results" / "plans.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))["plans"]
+    assert {(p["preset"], p["target"]) for p in kept} == set(product(PRESETS, TARGETS))
+    assert not [p for p in kept if "error" in p or any(x["error"] for x in p["programs"])]
+    (gpt2,) = (p for p in kept if (p["preset"], p["target"]) == ("gpt2", "h100"))
+    assert gpt2["largest_batch"] >= 64
 
 
 def test_plans_are_made_once_and_written_after_each(tmp_path, monkeypatch, call):
