@@ -8,6 +8,7 @@ import pytest
 import jax_attn as ja
 import train
 from jax_attn.nn.flash import Accelerator
+from jax_attn.runs import session
 from jax_attn.runs.device_choices import choose_for_device
 
 H100, TURING, TPU = Accelerator("cuda", 9.0), Accelerator("cuda", 7.5), Accelerator("tpu")
@@ -78,7 +79,7 @@ def config_of(run):
 
 def test_the_choice_is_said_and_kept_where_the_run_goes_on(call, text, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr(train, "accelerator", lambda: H100)
+    monkeypatch.setattr(session, "accelerator", lambda: H100)
     code, out, err = call(train.main, *TINY_GPT2, "--data", text, "--out", run)
     assert (code, err) == (0, "")
     assert "chosen   bfloat16: twice as fast as TF32 on this GPU; --dtype float32 keeps" in out
@@ -93,7 +94,7 @@ def test_the_choice_is_said_and_kept_where_the_run_goes_on(call, text, tmp_path,
 
 
 def test_what_is_given_on_the_command_line_is_not_chosen(call, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "accelerator", lambda: H100)
+    monkeypatch.setattr(session, "accelerator", lambda: H100)
     given = ["--dtype", "float32", "--accumulate-steps", 2]
     code, out, _ = call(train.main, *TINY_GPT2, *given, "--data", text, "--out", tmp_path / "run")
     assert code == 0
