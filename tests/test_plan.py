@@ -8,10 +8,10 @@ import pytest
 
 import train
 from jax_attn.compiling import compile
-from jax_attn.compiling import plan as planning
 from jax_attn.compiling.hlo import Program
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import TARGETS
+from jax_attn.runs import plan as planning
 
 SMALL_GPT = ["--model.n-layer", "1", "--model.n-head", "1", "--model.n-embd", "64"]
 

@@ -107,13 +107,18 @@ def test_ctrl_c_saves_and_returns(whole, tmp_path, capsys):
 
 def test_a_second_ctrl_c_is_pythons_own(whole, tmp_path):
     text, _, _ = whole
+    # Workers of pytest ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(record):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        ja.train(CONFIG, data=text, out=tmp_path / "run", on_record=interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ja.train(CONFIG, data=text, out=tmp_path / "run", on_record=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ja.resume(tmp_path / "run").records[-1]["step"] == 12
 
 
