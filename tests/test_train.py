@@ -134,6 +134,11 @@ def test_the_state_is_saved_before_what_a_callback_raises(whole, tmp_path):
     assert bits(ja.resume(tmp_path / "run").model) == bits(result.model)
 
 
+def test_a_preset_with_its_description_is_no_configuration(unchecked):
+    with pytest.raises(ja.InputError, match=r'config is a tuple, .*PRESETS\["mini"\]\[1\]'):
+        ja.train(ja.PRESETS["mini"])
+
+
 def test_more_steps_and_errors_are_the_commands(whole, tmp_path, monkeypatch):
     text, _, _ = whole
     monkeypatch.chdir(tmp_path)

@@ -40,10 +40,14 @@ class TrainingLoop:
         run: Run,
         corpus: Corpus,
         checkpoints: Checkpoints,
+        shapes: TrainState,
         restored: TrainState | None,
         recorded: Record,
     ) -> None:
-        """From `restored`, of which `recorded` is the record, or from the beginning."""
+        """From `restored`, of which `recorded` is the record, or from the beginning.
+
+        `shapes` are those of the run's state.
+        """
         config = run.config
         self._run, self._corpus, self._checkpoints = run, corpus, checkpoints
         self._optimizer = run.optimizer()
@@ -62,7 +66,6 @@ class TrainingLoop:
             config.block_size,
         )
         self._batches: Batches = self.random_batches
-        shapes = run.shapes()
         self._model = shapes.model()
         self._chunk_steps = steps_per_chunk(
             config, count_parameters(self._model), self.step, jax.devices()[0].platform

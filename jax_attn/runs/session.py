@@ -25,8 +25,6 @@ from jax_attn.runs.run import Run
 from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
 from jax_attn.runs.train import TrainResult
 
-Say = Callable[[str], None]
-
 
 class Session:
     """What a training needs beside its run: where it speaks, and who may stop it."""
@@ -35,13 +33,13 @@ class Session:
         self,
         console: Console,
         stop: StopOnSignal | StopOnInterrupt,
-        on_record: Callable[[Record], object] = lambda record: None,
+        on_record: Callable[[Record], object] | None = None,
         *,
         debug_nans: bool = False,
     ) -> None:
         self._console = console
         self._stop = stop
-        self._on_record = on_record
+        self._on_record = on_record or (lambda record: None)
         self._debug_nans = debug_nans
 
     def new_run(self, config: TrainConfig, folder: Path | None, name: str) -> TrainResult:
@@ -103,7 +101,7 @@ class Session:
             self._say(line)
         if step >= run.config.steps:
             self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train")
-        return TrainingLoop(run, corpus, checkpoints, restored, recorded)
+        return TrainingLoop(run, corpus, checkpoints, shapes, restored, recorded)
 
     def _end(self, run: Run, corpus: Corpus, loop: TrainingLoop, painter: Painter) -> None:
         """Says why it is the end, or what the training has come to."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_attn.config import BigramShape, HeadShape, TrainConfig
+from jax_attn.errors import InputError
 from jax_attn.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def train(
     which no signal reaches, the training goes on to its end. InputError for a text or a folder that
     cannot be used; what `on_record` raises, when the state is saved.
     """
+    if not isinstance(config, TrainConfig):
+        raise InputError(
+            f"config is a {type(config).__name__}, not a TrainConfig: "
+            'that of a preset is PRESETS["mini"][1]'
+        )
     if data is not None:
         config = dataclasses.replace(config, data=os.fspath(data))
     kinds = {BigramShape: "bigram", HeadShape: "head"}
@@ -86,6 +92,4 @@ def _session(
 
     from jax_attn.runs.session import Session
 
-    if on_record is None:
-        return Session(Console(), stop)
     return Session(Console(), stop, on_record)

@@ -46,24 +46,26 @@ class TrainState:
     def create(cls, model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
         """State before the first step; shares no array with `model`, so it may be donated."""
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-
-        @jax.jit  # one program in the place of one for every shape
-        def at_start(params, rest):
-            params, rest = jax.tree.map(jnp.copy, (params, rest))
-            return cls(
-                step=jnp.zeros((), jnp.int32),
-                params=params,
-                opt_state=optimizer.init(params),
-                rest=rest,
-                healthy=jnp.array(True),
-                graphdef=graphdef,
-            )
-
-        return at_start(params, rest)
+        params, rest, opt_state = _copies_and_moments(params, rest, optimizer)
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=opt_state,
+            rest=rest,
+            healthy=jnp.array(True),
+            graphdef=graphdef,
+        )
 
     def model(self) -> Any:
         """The model with this state's parameters, dropout off. Holds the arrays, not copies."""
         return nnx.merge(self.graphdef, self.params, self.rest)
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def _copies_and_moments(params, rest, optimizer):
+    """Both copied, and the optimizer's first state: one program in the place of one a shape."""
+    params, rest = jax.tree.map(jnp.copy, (params, rest))
+    return params, rest, optimizer.init(params)
 
 
 def loss_fn(model: Model, inputs: Integer[Array, "B T"], targets: Integer[Array, "B T"]):
