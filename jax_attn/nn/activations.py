@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_attn.nn.apart import computed_apart
+from jax_attn.nn.own_derivative import own_derivative
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@own_derivative(nondiff_argnums=(1,))
 def gelu(x: Float[Array, "*shape"], approximate: bool) -> Float[Array, "*shape"]:
     """GELU in at least float32, rounded once; exact (erf) or GPT-2's (tanh).
 
@@ -39,7 +40,7 @@ def _gelu_backward(approximate, x, dy):
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
-@jax.custom_vjp
+@own_derivative()
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """max(x, 0); the derivative at 0 is 0. Reverse-mode derivatives only.
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from jax_attn.nn.apart import computed_apart
 from jax_attn.nn.layers import product, transposed
+from jax_attn.nn.own_derivative import own_derivative
 
 # Smaller blocks skip more of the masked half but make smaller matrix products.
 QUERY_BLOCK = 64
@@ -30,7 +31,7 @@ POSITIONS_AT_ONCE, POSITIONS_AT_A_TIME = 8192, 2048
 CORES = min(os.cpu_count() or 1, 16)  # for more, nothing is known
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@own_derivative(nondiff_argnums=(3,))
 def blocked_attention(
     query: Float[Array, "... T K"],
     key: Float[Array, "... T K"],

@@ -10,6 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
+from jax_attn.nn.own_derivative import own_derivative
+
 BLOCK = 128  # places that are added up in one matrix product
 
 
@@ -26,7 +28,7 @@ class Embedding(nnx.Embed):
         return look_up(self.embedding[...], inputs, self.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@own_derivative(nondiff_argnums=(2,))
 def look_up(
     table: Float[Array, "V C"], ids: Integer[Array, "*batch"], dtype: DTypeLike
 ) -> Float[Array, "*batch C"]:

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jax_attn.nn.normalize import normalize
+from jax_attn.nn.own_derivative import own_derivative
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -34,7 +35,7 @@ ROW_PARTS = 8
 LARGE_KERNEL = 1 << 18  # numbers from which on taking a single row in parts pays
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@own_derivative(nondiff_argnums=(2,))
 def matmul(
     x: Float[Array, "*batch I"], kernel: Float[Array, "I O"], out_dtype: DTypeLike
 ) -> Float[Array, "*batch O"]:
@@ -132,7 +133,7 @@ def _matmul_backward(out_dtype, saved, dy):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@own_derivative(nondiff_argnums=(2,))
 def matmul_rows(
     x: Float[Array, "*batch C"], table: Float[Array, "V C"], out_dtype: DTypeLike
 ) -> Float[Array, "*batch V"]:
@@ -160,7 +161,7 @@ def _matmul_rows_backward(out_dtype, saved, dy):
 matmul_rows.defvjp(_matmul_rows_forward, _matmul_rows_backward)
 
 
-@jax.custom_vjp
+@own_derivative()
 def matmul_apart(
     x: Float[Array, "*batch I"], kernels: Sequence[Float[Array, "I O"]]
 ) -> list[Float[Array, "*batch O"]]:
@@ -217,7 +218,7 @@ def linear(
     )
 
 
-@jax.custom_vjp
+@own_derivative()
 def add_to_all(
     batch: Float[Array, "B T C"], sequence: Float[Array, "T C"]
 ) -> Float[Array, "B T C"]:

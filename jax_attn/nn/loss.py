@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jax_attn.nn.own_derivative import own_derivative
+
 IGNORE = -1  # a target that counts for nothing, as in nanoGPT
 
 
@@ -19,7 +21,14 @@ def next_token_loss_sum(
     return _loss_sum(wide, targets), (targets != IGNORE).sum(dtype=jnp.int32)
 
 
-@jax.custom_vjp
+def plain_loss_sum(wide: Float[Array, "*batch V"], targets: Int[Array, "*batch"]) -> Array:
+    """`next_token_loss_sum` of operations that can be differentiated forwards, and again."""
+    counted = targets != IGNORE
+    top, total, chosen = _sums_in_passes(wide, jnp.where(counted, targets, 0))
+    return jnp.where(counted, jnp.log(total) - (chosen - top), 0).sum()
+
+
+@own_derivative(plain=plain_loss_sum)
 def _loss_sum(wide: Float[Array, "*batch V"], targets: Int[Array, "*batch"]) -> Float[Array, ""]:
     """Its derivative is written out for XLA's CPU compiler: one pass over the logits.
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jax_attn.nn.own_derivative import own_derivative
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+
+@own_derivative(nondiff_argnums=(3, 4))
 def normalize(
     x: Float[Array, "*batch C"],
     scale: Float[Array, " C"],
