@@ -71,7 +71,14 @@ class OwnDerivative:
             results, kept = everything[:n], everything[n:]
             moving = tuple(i for i, t in enumerate(tangents) if t.dtype != jax.dtypes.float0)
             operation = _Tangent(
-                self, static, tree, shapes["result"], shapes["saved"], len(kept), moving
+                self,
+                static,
+                tree,
+                shapes["result"],
+                shapes["saved"],
+                tuple(jax.core.ShapedArray(x.shape, x.dtype) for x in results),
+                len(kept),
+                moving,
             )
             moved = [tangents[i] for i in moving]
             return results, kept, linear_p.bind(*kept, *primals, *moved, operation=operation)
@@ -106,6 +113,10 @@ def own_derivative(
     return functools.partial(OwnDerivative, nondiff_argnums=nondiff_argnums, plain=plain)
 
 
+def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    return jax.core.ShapedArray(shape, x.dtype)
+
+
 def _no_tangent(x: Any) -> Any:
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.zeros_like(x)
@@ -121,6 +132,7 @@ class _Tangent:
     tree: Any  # of the arguments that are not static
     result_tree: Any
     saved_tree: Any
+    results: tuple[Any, ...]  # shapes
     n_saved: int
     moving: tuple[int, ...]  # which of their leaves have a tangent
 
@@ -130,6 +142,10 @@ class _Tangent:
 
     def transposed(self) -> _Cotangent:
         return _Cotangent(self)
+
+    def shapes(self, operands: Sequence[Any]) -> list[Any]:
+        del operands
+        return list(self.results)
 
     def of_moving(self, leaves: Sequence[Any]) -> tuple[Callable[..., list[Any]], list[Any]]:
         """`plain` as a function of the leaves that have a tangent, and their values."""
@@ -164,6 +180,9 @@ class _Cotangent:
     def transposed(self) -> _Tangent:
         return self.of
 
+    def shapes(self, operands: Sequence[Any]) -> list[Any]:
+        return [operands[self.of.n_saved + i] for i in self.of.moving]
+
     def evaluate(self, *operands: Any) -> list[Any]:
         n = len(operands) - self.n_linear
         saved = jax.tree.unflatten(self.of.saved_tree, operands[: self.of.n_saved])
@@ -197,6 +216,15 @@ class _Mapped:
     def transposed(self) -> _Mapped:
         return _Mapped(self.of.transposed(), self.axes)
 
+    def shapes(self, operands: Sequence[Any]) -> list[Any]:
+        axes = (*self.axes, *[0] * self.n_linear)
+        one = [
+            x if a is None else _shaped(x, x.shape[:a] + x.shape[a + 1 :])
+            for x, a in zip(operands, axes, strict=True)
+        ]
+        size = operands[-1].shape[0]
+        return [_shaped(x, (size, *x.shape)) for x in self.of.shapes(one)]
+
     def _map(self, function: Callable[..., Any], operands: Sequence[Any]) -> list[Any]:
         return jax.vmap(function, (*self.axes, *[0] * self.n_linear))(*operands)
 
@@ -221,9 +249,7 @@ mlir.register_lowering(linear_p, mlir.lower_fun(_evaluate, multiple_results=True
 
 @linear_p.def_abstract_eval
 def _shapes(*operands: Any, operation: Any) -> list[Any]:
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
-    found = jax.eval_shape(operation.evaluate, *shapes)
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in found]
+    return [_shaped(x, x.shape) for x in operation.shapes(operands)]
 
 
 def _differentiate(operands: Any, tangents: Any, *, operation: Any) -> tuple[Any, Any]:
