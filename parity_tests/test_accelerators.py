@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jax_attn.nn.embedding
+import jax_attn.nn.ops.look_up
 from parity_tests import test_gradients, test_loss, test_primitives
 from parity_tests.suite import pairs
 from parity_tests.suite.pairs import STYLES, C
@@ -65,7 +65,7 @@ def whole_gradient_checks(rng: np.random.Generator) -> Checks:
     def gradient(arrays: Any, n_rows: int) -> jax.Array:
         def total(table: jax.Array) -> jax.Array:
             ids = jnp.full((batch, length), 1)
-            rows = jax_attn.nn.embedding.look_up(table, ids, jnp.bfloat16)
+            rows = jax_attn.nn.ops.look_up.look_up(table, ids, jnp.bfloat16)
             return (rows * arrays["cotangent"].astype(jnp.bfloat16)).sum(dtype=jnp.float32)
 
         return jax.grad(total)(jnp.zeros((n_rows, C)))

@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 from jax.core import Tracer
 
-import jax_attn.nn.activations
+import jax_attn.nn.ops.activations
 from parity_tests.gated_convnet import BRIDGE, NAMES, Block, Gate, Net, example_input, reference
 from parity_tests.harness.bridge import Bridge, Rule
 from parity_tests.harness.budgets import FORWARD, GRADIENT
@@ -269,7 +269,7 @@ def test_the_lectures_own_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     location = locate(ref, port, tokens, LECTURE_NAMES, bridge=bridge)
     assert location.ok, location
     monkeypatch.setitem(
-        jax_attn.nn.activations.ACTIVATIONS, "gelu", jax.nn.gelu
+        jax_attn.nn.ops.activations.ACTIVATIONS, "gelu", jax.nn.gelu
     )  # which means tanh
     location = locate(ref, port, tokens, LECTURE_NAMES, bridge=bridge)
     assert [c.label for c in location.guilty] == ["blocks.0.ffwd"]

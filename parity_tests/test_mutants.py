@@ -7,8 +7,8 @@ import inspect
 
 import pytest
 
-import jax_attn.nn.activations
 import jax_attn.nn.attention
+import jax_attn.nn.ops.activations
 from parity_tests.suite.ladder import RUNGS, run_rung
 from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems
 from parity_tests.suite.mutants import REGISTRY
@@ -56,10 +56,13 @@ def test_registry():
 @pytest.mark.parametrize("mutant", REGISTRY, ids=lambda mutant: mutant.name)
 def test_can_be_planted_and_leaves_no_trace(mutant):
     """Fails where the port's source has moved on and an edit no longer finds its place."""
-    before = dict(vars(jax_attn.nn.attention)), dict(jax_attn.nn.activations.ACTIVATIONS)
+    before = dict(vars(jax_attn.nn.attention)), dict(jax_attn.nn.ops.activations.ACTIVATIONS)
     with mutant.planted():
         pass
-    assert (dict(vars(jax_attn.nn.attention)), dict(jax_attn.nn.activations.ACTIVATIONS)) == before
+    assert (
+        dict(vars(jax_attn.nn.attention)),
+        dict(jax_attn.nn.ops.activations.ACTIVATIONS),
+    ) == before
 
 
 def test_a_planted_function_is_another_one():

@@ -11,9 +11,9 @@ from flax import nnx
 from torch.nn import functional as F
 
 import jax_attn
-import jax_attn.nn.activations
-import jax_attn.nn.embedding
 import jax_attn.nn.layers
+import jax_attn.nn.ops.activations
+import jax_attn.nn.ops.look_up
 from parity_tests.suite.pairs import B, C, T, V
 from parity_tests.suite.tiers import Checks, assert_all, both_tiers, holds, in_jax
 
@@ -79,7 +79,7 @@ def embedding_checks(rng: np.random.Generator) -> Checks:
 def apply_embedding(arrays: Mapping[str, Any]) -> Any:
     table = arrays["table"]
     layer = made(
-        lambda rngs: jax_attn.nn.embedding.Embedding(
+        lambda rngs: jax_attn.nn.ops.look_up.Embedding(
             *table.shape,
             embedding_init=jax_attn.nn.layers.zeros,
             rngs=rngs,
@@ -135,7 +135,7 @@ def activation_checks(rng: np.random.Generator) -> Checks:
         yield from both_tiers(
             name,
             lambda a, f=reference: f(a["x"]),
-            lambda a, name=name: jax_attn.nn.activations.ACTIVATIONS[name](a["x"]),
+            lambda a, name=name: jax_attn.nn.ops.activations.ACTIVATIONS[name](a["x"]),
             {"x": x},
         )
 

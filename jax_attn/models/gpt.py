@@ -10,11 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.config import GPTConfig
-from jax_attn.nn.activations import ACTIVATIONS
 from jax_attn.nn.attention import MultiHeadAttention
 from jax_attn.nn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.nn.dropout import dropout
-from jax_attn.nn.embedding import Embedding
 from jax_attn.nn.key_value_cache import Cache, KeyValues
 from jax_attn.nn.layers import (
     add_to_all,
@@ -26,6 +24,8 @@ from jax_attn.nn.layers import (
     zeros,
 )
 from jax_attn.nn.loss import next_token_loss_sum
+from jax_attn.nn.ops.activations import ACTIVATIONS
+from jax_attn.nn.ops.look_up import Embedding
 
 
 class FeedForward(nnx.Module):

@@ -6,9 +6,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.nn.attention import Head
-from jax_attn.nn.embedding import Embedding
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.nn.layers import linear, normal, uniform_fan_in
+from jax_attn.nn.ops.look_up import Embedding
 
 
 class SingleHeadLanguageModel(nnx.Module):

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_attn.nn.apart import computed_apart
 from jax_attn.nn.layers import product, transposed
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.opaque import computed_apart
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 # Smaller blocks skip more of the masked half but make smaller matrix products.
 QUERY_BLOCK = 64

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum, plain_loss_sum
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 # Logits of one part, 4 bytes each. Every part reads the output matrix and adds to its gradient: for
 # an accelerator, which has the memory, eight times as many at once are a third less traffic.

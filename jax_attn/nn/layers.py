@@ -23,8 +23,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_attn.nn.normalize import normalize
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.normalize import normalize
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

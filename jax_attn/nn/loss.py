@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 IGNORE = -1  # a target that counts for nothing, as in nanoGPT
 

@@ -1,12 +1,13 @@
 """Faults of what replaces, on accelerators, a way of computing that pays on a CPU only."""
 
-from jax_attn.nn import embedding, layers, loss, normalize
+from jax_attn.nn import layers, loss
+from jax_attn.nn.ops import look_up, normalize
 from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited
 
 NORM = f"{normalize.__name__}:_elsewhere"
 ONE_PASS = f"{loss.__name__}:_sums_in_one_pass"
 LAYERS = layers.__name__
-IN_ORDER = f"{embedding.__name__}:_added_in_order"
+IN_ORDER = f"{look_up.__name__}:_added_in_order"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -72,7 +73,7 @@ MUTANTS = [
         "table off the CPU: an id through many blocks",
         "a block that has one id only hands on its own sum",
         edited(
-            f"{embedding.__name__}:_carried",
+            f"{look_up.__name__}:_carried",
             "sums_b + jnp.where(through_b, sums_a, 0)",
             "sums_b",
         ),

@@ -9,16 +9,8 @@ import jax.numpy as jnp
 
 import jax_attn.nn.layers
 from jax_attn.models import gpt
-from jax_attn.nn import (
-    activations,
-    attention,
-    blocked,
-    chunked_loss,
-    embedding,
-    layers,
-    loss,
-    normalize,
-)
+from jax_attn.nn import attention, blocked, chunked_loss, layers, loss
+from jax_attn.nn.ops import activations, look_up, normalize
 from jax_attn.training import evaluation, step
 from parity_tests.suite.mutants.model import odd_norm
 from parity_tests.suite.mutants.planting import (
@@ -192,7 +184,7 @@ MUTANTS = [
     _gradient_mutant(
         "repeated ids overwrite",
         "the embedding's gradient is set, not added",
-        patched(f"{embedding.__name__}:Embedding.__call__", scattered),
+        patched(f"{look_up.__name__}:Embedding.__call__", scattered),
     ),
     _gradient_mutant(
         "blocks: softmax's mean left out",

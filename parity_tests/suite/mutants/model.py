@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_attn.models import bigram, gpt, single_head
-from jax_attn.nn import activations, averaging, embedding, layers, normalize
+from jax_attn.nn import averaging, layers
+from jax_attn.nn.ops import activations, look_up, normalize
 from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited, item, wrapped
 
 BLOCK = f"{gpt.__name__}:Block.__call__"
@@ -16,7 +17,7 @@ GPT = f"{gpt.__name__}:GPT"
 OUTPUT = f"{gpt.__name__}:LanguageModelHead.__call__"
 BIGRAM_LOSS = f"{bigram.__name__}:BigramLanguageModel.loss_sum"
 NORM = f"{layers.__name__}:layer_norm"
-EMBEDDING = f"{embedding.__name__}:_rows"
+EMBEDDING = f"{look_up.__name__}:_rows"
 ACTIVATIONS = f"{activations.__name__}:ACTIVATIONS"
 AVERAGES = f"{averaging.__name__}:averaging_weights"
 

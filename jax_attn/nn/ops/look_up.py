@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 BLOCK = 128  # places that are added up in one matrix product
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_attn.nn.apart import computed_apart
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.opaque import computed_apart
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 
 @own_derivative(nondiff_argnums=(1,))

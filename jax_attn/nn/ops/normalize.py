@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_attn.nn.own_derivative import own_derivative
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 
 @own_derivative(nondiff_argnums=(3, 4))
