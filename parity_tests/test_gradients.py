@@ -17,7 +17,7 @@ from flax import nnx
 import jax_attn
 import jax_attn.training.step
 from jax_attn.nn.blocked import CORES, POSITIONS_AT_ONCE
-from jax_attn.nn.ops.activations import ACTIVATIONS
+from jax_attn.nn.layers import ACTIVATIONS
 from parity_tests.harness.budgets import GRADIENT
 from parity_tests.suite import pairs
 from parity_tests.suite.gradients import (

@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 from jax.core import Tracer
 
-import jax_attn.nn.ops.activations
+import jax_attn.nn.layers
 from parity_tests.gated_convnet import BRIDGE, NAMES, Block, Gate, Net, example_input, reference
 from parity_tests.harness.bridge import Bridge, Rule
 from parity_tests.harness.budgets import FORWARD, GRADIENT
@@ -268,8 +268,6 @@ def test_the_lectures_own_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = np.random.default_rng(0).integers(0, 11, (2, 7))
     location = locate(ref, port, tokens, LECTURE_NAMES, bridge=bridge)
     assert location.ok, location
-    monkeypatch.setitem(
-        jax_attn.nn.ops.activations.ACTIVATIONS, "gelu", jax.nn.gelu
-    )  # which means tanh
+    monkeypatch.setitem(jax_attn.nn.layers.ACTIVATIONS, "gelu", jax.nn.gelu)  # which means tanh
     location = locate(ref, port, tokens, LECTURE_NAMES, bridge=bridge)
     assert [c.label for c in location.guilty] == ["blocks.0.ffwd"]

@@ -7,8 +7,8 @@ import inspect
 
 import pytest
 
-import jax_attn.nn.attention
-import jax_attn.nn.ops.activations
+import jax_attn
+from jax_attn.nn import attention, layers
 from parity_tests.suite.ladder import RUNGS, run_rung
 from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems
 from parity_tests.suite.mutants import REGISTRY
@@ -56,19 +56,16 @@ def test_registry():
 @pytest.mark.parametrize("mutant", REGISTRY, ids=lambda mutant: mutant.name)
 def test_can_be_planted_and_leaves_no_trace(mutant):
     """Fails where the port's source has moved on and an edit no longer finds its place."""
-    before = dict(vars(jax_attn.nn.attention)), dict(jax_attn.nn.ops.activations.ACTIVATIONS)
+    before = dict(vars(attention)), dict(layers.ACTIVATIONS)
     with mutant.planted():
         pass
-    assert (
-        dict(vars(jax_attn.nn.attention)),
-        dict(jax_attn.nn.ops.activations.ACTIVATIONS),
-    ) == before
+    assert (dict(vars(attention)), dict(layers.ACTIVATIONS)) == before
 
 
 def test_a_planted_function_is_another_one():
     before = jax_attn.causal_mask
     with BY_NAME["sees the next token"].planted():
-        assert jax_attn.causal_mask is jax_attn.nn.attention.causal_mask is not before
+        assert jax_attn.causal_mask is attention.causal_mask is not before
         assert bool(jax_attn.causal_mask(2)[0, 1])
     assert jax_attn.causal_mask is before
     assert "k=1" not in inspect.getsource(before)

@@ -79,7 +79,7 @@ def embedding_checks(rng: np.random.Generator) -> Checks:
 def apply_embedding(arrays: Mapping[str, Any]) -> Any:
     table = arrays["table"]
     layer = made(
-        lambda rngs: jax_attn.nn.ops.look_up.Embedding(
+        lambda rngs: jax_attn.nn.layers.Embedding(
             *table.shape,
             embedding_init=jax_attn.nn.layers.zeros,
             rngs=rngs,
@@ -135,7 +135,7 @@ def activation_checks(rng: np.random.Generator) -> Checks:
         yield from both_tiers(
             name,
             lambda a, f=reference: f(a["x"]),
-            lambda a, name=name: jax_attn.nn.ops.activations.ACTIVATIONS[name](a["x"]),
+            lambda a, name=name: jax_attn.nn.layers.ACTIVATIONS[name](a["x"]),
             {"x": x},
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jax_attn.compiling import options as compiler
-from jax_attn.nn import layers
 from jax_attn.nn.flash import Accelerator, compiling_for
+from jax_attn.nn.ops import products
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_three_products_of_a_layer_in_training_have_the_fastest_library(dtyp
     """Where its name changes with a new jaxlib, training would be slower without a word."""
 
     def layer(x, kernel):
-        result, derivative = jax.vjp(lambda x, k: layers.matmul(x, k, x.dtype), x, kernel)
+        result, derivative = jax.vjp(lambda x, k: products.matmul(x, k, x.dtype), x, kernel)
         return result, derivative(result)
 
     args = jnp.ones((256, 128), dtype), jnp.ones((128, 512), dtype)

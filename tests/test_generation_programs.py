@@ -13,7 +13,7 @@ from jax_attn.generate import compile_generation, stream
 from jax_attn.generate.buckets import bucket, cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
 from jax_attn.generate.weights import cast_weights
-from jax_attn.nn.layers import matmul, product, row_product_on_gpu
+from jax_attn.nn.ops.products import matmul, product, row_product_on_gpu
 from tests.small_models import KEY, MODELS, TOP_3, T, V, make, prompts
 
 

@@ -106,7 +106,7 @@ def test_a_tied_head_shares_its_matrix():
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
 def test_activations_closed_form(activation):
-    from jax_attn.nn.ops.activations import ACTIVATIONS
+    from jax_attn.nn.layers import ACTIVATIONS
 
     expected = {"relu": 1.5, "gelu": 1.3997892, "gelu_tanh": 1.3995715}[activation]
     np.testing.assert_allclose(ACTIVATIONS[activation](jnp.array(1.5)), expected, rtol=1e-6)

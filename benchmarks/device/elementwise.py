@@ -13,8 +13,7 @@ from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 from benchmarks.device.timing import Variant, forward_backward, time_variants
 from jax_attn.nn.dropout import dropout
-from jax_attn.nn.layers import layer_norm
-from jax_attn.nn.ops.activations import ACTIVATIONS
+from jax_attn.nn.layers import ACTIVATIONS, layer_norm
 
 EPSILON = 1e-5
 RATE = 0.2  # the lecture's, of dropping

@@ -14,7 +14,7 @@ from benchmarks.device.record import Record
 from benchmarks.device.sizes import Sizes
 from benchmarks.device.timing import forward_backward, time_variants
 from jax_attn.nn.chunked_loss import chunked_loss_sum
-from jax_attn.nn.ops.look_up import Embedding
+from jax_attn.nn.layers import Embedding
 
 
 def losses(record: Record, sizes: Sizes) -> None:

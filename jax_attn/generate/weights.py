@@ -5,7 +5,7 @@ from flax import nnx
 
 from jax_attn.models.gpt import LanguageModelHead
 from jax_attn.nn.key_value_cache import CachedModel
-from jax_attn.nn.ops.look_up import Embedding
+from jax_attn.nn.layers import Embedding
 
 
 def cast_weights(model: CachedModel) -> None:

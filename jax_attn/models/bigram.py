@@ -6,9 +6,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
-from jax_attn.nn.layers import normal
+from jax_attn.nn.layers import Embedding, normal
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
-from jax_attn.nn.ops.look_up import Embedding
 
 
 class BigramLanguageModel(nnx.Module):

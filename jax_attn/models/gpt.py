@@ -14,18 +14,10 @@ from jax_attn.nn.attention import MultiHeadAttention
 from jax_attn.nn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.nn.dropout import dropout
 from jax_attn.nn.key_value_cache import Cache, KeyValues
-from jax_attn.nn.layers import (
-    add_to_all,
-    layer_norm,
-    linear,
-    matmul,
-    matmul_rows,
-    normal,
-    zeros,
-)
+from jax_attn.nn.layers import ACTIVATIONS, Embedding, layer_norm, linear, normal, zeros
 from jax_attn.nn.loss import next_token_loss_sum
-from jax_attn.nn.ops.activations import ACTIVATIONS
-from jax_attn.nn.ops.look_up import Embedding
+from jax_attn.nn.ops.add_to_all import add_to_all
+from jax_attn.nn.ops.products import matmul, matmul_rows
 
 
 class FeedForward(nnx.Module):

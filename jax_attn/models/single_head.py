@@ -7,8 +7,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.nn.attention import Head
 from jax_attn.nn.key_value_cache import Cache
-from jax_attn.nn.layers import linear, normal, uniform_fan_in
-from jax_attn.nn.ops.look_up import Embedding
+from jax_attn.nn.layers import Embedding, linear, normal, uniform_fan_in
 
 
 class SingleHeadLanguageModel(nnx.Module):

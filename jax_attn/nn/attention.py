@@ -23,7 +23,8 @@ from jax_attn.nn.flash import (
     tpu_flash_attention,
 )
 from jax_attn.nn.key_value_cache import KeyValues
-from jax_attn.nn.layers import linear, linear_in_parts, uniform_fan_in
+from jax_attn.nn.layers import linear, uniform_fan_in
+from jax_attn.nn.ops.products import linear_in_parts
 
 
 def causal_mask(length: int) -> Bool[Array, "T T"]:
@@ -81,8 +82,7 @@ def dot_product_attention(
     `implementation`: "explicit" forms the whole [T S] matrix; "blocked" computes no more of its
     masked half than it must; "cudnn" (GPU, bfloat16 or float16) and "tpu_flash" are the makers'
     kernels; "auto" takes what `choose_implementation` chooses for the device that the program is
-    compiled for. All but "explicit" are for causal attention, and have reverse-mode derivatives
-    only.
+    compiled for. All but "explicit" are for causal attention.
 
     Causal attention needs T == S, else ValueError.
     """

@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_attn.nn.layers import product, transposed
-from jax_attn.nn.ops.opaque import computed_apart
+from jax_attn.nn.ops.opaque import opaque_on_cpu
 from jax_attn.nn.ops.own_derivative import own_derivative
+from jax_attn.nn.ops.products import product, transposed
 
 # Smaller blocks skip more of the masked half but make smaller matrix products.
 QUERY_BLOCK = 64
@@ -38,7 +38,7 @@ def blocked_attention(
     value: Float[Array, "... T K"],
     scale: float,
 ) -> Float[Array, "... T K"]:
-    """Causal attention; softmax in at least float32. Reverse-mode derivatives only."""
+    """Causal attention; softmax in at least float32."""
     return _forward_by_groups(query, key, value, scale)[0]
 
 
@@ -76,7 +76,7 @@ def _forward_by_groups(query, key, value, scale):
 
 def _backward_by_groups(scale, saved, doutput):
     function = partial(_by_groups, partial(_backward, scale=scale))
-    return computed_apart(function, *saved, doutput)
+    return opaque_on_cpu(function, *saved, doutput)
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:

@@ -43,7 +43,7 @@ def chunked_loss_sum(
 
     Products are taken in the dtype of `hidden` and `matrix`, accumulated in float32; the loss is
     float32. Where derivatives are taken on an accelerator, the logits have the dtype of `hidden`:
-    see `_part_loss`. Reverse-mode derivatives only.
+    see `_part_loss`.
     """
     rows = hidden.reshape(-1, hidden.shape[-1])
     if bias is not None:

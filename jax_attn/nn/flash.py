@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from jax_attn.nn.blocked import blocked_attention
+from jax_attn.nn.ops.own_derivative import own_derivative
 
 Implementation = Literal["explicit", "blocked", "cudnn", "tpu_flash"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
@@ -79,6 +83,7 @@ def _choose_on_cuda(
     return "cudnn", f"cuDNN's flash attention, for {dtype} on a GPU"
 
 
+@own_derivative(nondiff_argnums=(3,), plain=blocked_attention)
 def cudnn_attention(
     query: Float[Array, "... T K"],
     key: Float[Array, "... T K"],
@@ -86,6 +91,10 @@ def cudnn_attention(
     scale: float,
 ) -> Float[Array, "... T K"]:
     """Causal attention by cuDNN; bfloat16 or float16."""
+    return _by_cudnn(query, key, value, scale)
+
+
+def _by_cudnn(query: Array, key: Array, value: Array, scale: float) -> Array:
     query_, key_, value_ = (_batch_and_heads(x).swapaxes(1, 2) for x in (query, key, value))
     output = jax.nn.dot_product_attention(
         query_, key_, value_, is_causal=True, scale=scale, implementation="cudnn"
@@ -93,6 +102,7 @@ def cudnn_attention(
     return output.swapaxes(1, 2).reshape(query.shape)
 
 
+@own_derivative(nondiff_argnums=(3,), plain=blocked_attention)
 def tpu_flash_attention(
     query: Float[Array, "... T K"],
     key: Float[Array, "... T K"],
@@ -100,6 +110,10 @@ def tpu_flash_attention(
     scale: float,
 ) -> Float[Array, "... T K"]:
     """Causal attention by the kernel that comes with JAX; T a multiple of 128."""
+    return _by_tpu_kernel(query, key, value, scale)
+
+
+def _by_tpu_kernel(query: Array, key: Array, value: Array, scale: float) -> Array:
     from jax.experimental.pallas.ops.tpu import flash_attention as kernel
 
     length = query.shape[-2]
@@ -127,3 +141,23 @@ def tpu_flash_attention(
 
 def _batch_and_heads(x: Float[Array, "... T K"]) -> Float[Array, "B H T K"]:
     return x.reshape((-1, *x.shape[-3:])) if x.ndim > 2 else x[None, None]
+
+
+# The makers' kernels bring a derivative of their own, for reverse mode only.
+
+
+def _cudnn_forward(query, key, value, scale):
+    return jax.vjp(partial(_by_cudnn, scale=scale), query, key, value)
+
+
+def _tpu_flash_forward(query, key, value, scale):
+    return jax.vjp(partial(_by_tpu_kernel, scale=scale), query, key, value)
+
+
+def _backward(scale, derivative, doutput):
+    del scale
+    return derivative(doutput)
+
+
+cudnn_attention.defvjp(_cudnn_forward, _backward)
+tpu_flash_attention.defvjp(_tpu_flash_forward, _backward)

@@ -1,5 +1,7 @@
 """Flax layers with every default that differs between flax and torch written out.
 
+How a device computes them, and their derivatives, is in `ops`.
+
 | layer | torch | flax | here |
 |---|---|---|---|
 | Linear weights | U(±1/√fan_in) | truncated normal, variance 1/fan_in | named by the caller |
@@ -11,187 +13,24 @@
 | Dropout until told otherwise | on | on | off: `train_step` turns it on |
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
 
+from jax_attn.nn.ops.activations import gelu, relu
+from jax_attn.nn.ops.look_up import look_up
 from jax_attn.nn.ops.normalize import normalize
-from jax_attn.nn.ops.own_derivative import own_derivative
+from jax_attn.nn.ops.products import matmul
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 zeros = jax.nn.initializers.zeros
 normal = jax.nn.initializers.normal
-
-ROW_PARTS = 8
-LARGE_KERNEL = 1 << 18  # numbers from which on taking a single row in parts pays
-
-
-@own_derivative(nondiff_argnums=(2,))
-def matmul(
-    x: Float[Array, "*batch I"], kernel: Float[Array, "I O"], out_dtype: DTypeLike
-) -> Float[Array, "*batch O"]:
-    """x @ kernel, accumulated in at least float32, in `out_dtype`. Reverse-mode derivatives only.
-
-    The derivative is written out for XLA's CPU compiler: left to itself it puts the kernel's
-    gradient as a product with `dy` transposed, and recomputes inside that transposition the sum of
-    all residual branches above, which makes the time of a deep model grow with depth squared.
-    """
-    if x.size == x.shape[-1] and kernel.size >= LARGE_KERNEL and x.shape[-1] % ROW_PARTS == 0:
-        return jax.lax.platform_dependent(
-            x,
-            kernel,
-            cpu=partial(row_product, out_dtype=out_dtype),
-            cuda=partial(row_product_on_gpu, out_dtype=out_dtype),
-            default=partial(product, out_dtype=out_dtype),
-        )
-    return product(x, kernel, out_dtype)
-
-
-def row_product(x: Array, kernel: Array, out_dtype: DTypeLike) -> Array:
-    """`product` for a single row x: a sum of products of its ROW_PARTS parts.
-
-    That takes as long as the kernel takes to be read. Eigen shares the parts among the cores, and
-    reads a [3072 768] kernel a quarter faster than it does as a whole.
-    """
-    wide = jnp.promote_types(out_dtype, jnp.float32)
-    parts = jnp.matmul(
-        x.reshape(ROW_PARTS, 1, -1),
-        kernel.reshape(ROW_PARTS, -1, kernel.shape[-1]),
-        preferred_element_type=wide,
-    )
-    return parts.sum(axis=0).reshape(*x.shape[:-1], -1).astype(out_dtype)
-
-
-def row_product_on_gpu(x: Array, kernel: Array, out_dtype: DTypeLike) -> Array:
-    """`product` for a single row x; in bfloat16 as one of two equal rows.
-
-    Of a single row XLA's GPU compiler makes no matrix product: it multiplies in bfloat16 and adds
-    afterwards, and where the kernel is narrow it writes and reads again all that is to be added.
-    """
-    if jnp.dtype(out_dtype) != jnp.bfloat16:
-        return product(x, kernel, out_dtype)
-    rows = jnp.broadcast_to(x.reshape(1, -1), (2, x.shape[-1]))
-    return product(rows, kernel, out_dtype)[0].reshape(*x.shape[:-1], -1)
-
-
-def product(a: Array, b: Array, out_dtype: DTypeLike) -> Array:
-    """a @ b in `out_dtype`, accumulated in at least float32.
-
-    A CPU's instructions for bfloat16 give float32, so it is rounded there at the end: asked for a
-    bfloat16 result outright, XLA multiplies widened operands, which takes three times as long.
-    """
-
-    def outright(a, b):
-        return jnp.matmul(a, b, preferred_element_type=out_dtype)
-
-    def rounded_at_the_end(a, b):
-        return jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(out_dtype)
-
-    if jnp.dtype(out_dtype) != jnp.bfloat16:
-        return outright(a, b)
-    return jax.lax.platform_dependent(a, b, cpu=rounded_at_the_end, default=outright)
-
-
-def transposed(x: Array) -> Array:
-    """x with its last two axes swapped, to be one side of a product.
-
-    In bfloat16 on a CPU it is laid out so, too: its instructions for bfloat16 are not used where a
-    side is read across.
-    """
-
-    def swapped(x):
-        return x.swapaxes(-1, -2)
-
-    def laid_out(x):
-        return with_layout_constraint(swapped(x), Layout(tuple(range(x.ndim))))
-
-    if x.dtype != jnp.bfloat16:
-        return swapped(x)
-    return jax.lax.platform_dependent(x, cpu=laid_out, default=swapped)
-
-
-def _matmul_forward(x, kernel, out_dtype):
-    return matmul(x, kernel, out_dtype), (x, kernel)
-
-
-def _matmul_backward(out_dtype, saved, dy):
-    x, kernel = saved
-    dy = dy.astype(x.dtype)
-    dkernel = product(transposed(x.reshape(-1, x.shape[-1])), dy.reshape(-1, dy.shape[-1]), x.dtype)
-    return product(dy, transposed(kernel), x.dtype), dkernel
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
-
-
-@own_derivative(nondiff_argnums=(2,))
-def matmul_rows(
-    x: Float[Array, "*batch C"], table: Float[Array, "V C"], out_dtype: DTypeLike
-) -> Float[Array, "*batch V"]:
-    """x @ table.T, as `matmul`, for a table that is kept by rows.
-
-    Of a single x and `table.T` XLA's CPU compiler makes a scalar loop, half as fast.
-    """
-    axis = x.ndim - 1
-    return jax.lax.dot_general(
-        x, table, (((axis,), (1,)), ((), ())), preferred_element_type=out_dtype
-    )
-
-
-def _matmul_rows_forward(x, table, out_dtype):
-    return matmul_rows(x, table, out_dtype), (x, table)
-
-
-def _matmul_rows_backward(out_dtype, saved, dy):
-    x, table = saved
-    dy = dy.astype(x.dtype)
-    dtable = product(transposed(dy.reshape(-1, dy.shape[-1])), x.reshape(-1, x.shape[-1]), x.dtype)
-    return product(dy, table, x.dtype), dtable
-
-
-matmul_rows.defvjp(_matmul_rows_forward, _matmul_rows_backward)
-
-
-@own_derivative()
-def matmul_apart(
-    x: Float[Array, "*batch I"], kernels: Sequence[Float[Array, "I O"]]
-) -> list[Float[Array, "*batch O"]]:
-    """x times each of some kernels. Reverse-mode derivatives only."""
-    return [product(x, kernel, x.dtype) for kernel in kernels]
-
-
-def _matmul_apart_forward(x, kernels):
-    return matmul_apart(x, kernels), (x, kernels)
-
-
-def _matmul_apart_backward(saved, dys):
-    x, kernels = saved
-    dx, dkernels = None, []
-    for kernel, dy in zip(kernels, dys, strict=True):
-        part, dkernel = _matmul_backward(x.dtype, (x, kernel), dy)
-        # One after the other, for XLA's GPU compiler adds a product to an array as it writes it,
-        # but not to another product.
-        dx = part if dx is None else part + jax.lax.optimization_barrier(dx)
-        dkernels.append(dkernel)
-    return dx, dkernels
-
-
-matmul_apart.defvjp(_matmul_apart_forward, _matmul_apart_backward)
-
-
-def _linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
-    """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
-    del dimension_numbers, precision, out_sharding
-    return matmul(x, kernel, x.dtype)
 
 
 def linear(
@@ -218,63 +57,23 @@ def linear(
     )
 
 
-@own_derivative()
-def add_to_all(
-    batch: Float[Array, "B T C"], sequence: Float[Array, "T C"]
-) -> Float[Array, "B T C"]:
-    """batch + sequence. Reverse-mode derivatives only.
+def _linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
+    """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
+    del dimension_numbers, precision, out_sharding
+    return matmul(x, kernel, x.dtype)
 
-    The derivative is written out for XLA's CPU compiler, whose sum over a few long rows takes forty
-    times as long as adding them.
+
+class Embedding(nnx.Embed):
+    """A table of rows; an id outside it gives NaN, never another id's row.
+
+    torch raises there. Compiled code cannot, and plain indexing would clamp or wrap in silence.
     """
-    return batch + sequence
 
-
-def _add_to_all_forward(batch, sequence):
-    return add_to_all(batch, sequence), None
-
-
-def _add_to_all_backward(_, dy):
-    wide = jnp.promote_types(dy.dtype, jnp.float32)
-
-    def added(dy):
-        rows = [dy[i].astype(wide) for i in range(dy.shape[0])]
-        return functools.reduce(jnp.add, rows).astype(dy.dtype)
-
-    def summed(dy):
-        # Held in its order: XLA's GPU compiler would lay out the whole residual stream across the
-        # batch for the sake of this one sum.
-        dy = with_layout_constraint(dy, Layout(tuple(range(dy.ndim))))
-        return dy.sum(axis=0)
-
-    return dy, jax.lax.platform_dependent(dy, cpu=added, default=summed)
-
-
-add_to_all.defvjp(_add_to_all_forward, _add_to_all_backward)
-
-
-def linear_in_parts(
-    layer: nnx.Linear, x: Float[Array, "*batch I"], n: int
-) -> list[Float[Array, "*batch O"]]:
-    """`jnp.split(layer(x), n, axis=-1)`, on accelerators as n products.
-
-    That spares them two passes over memory, one that takes the common result apart and one that
-    puts its derivative together. A CPU is faster at the single large product.
-    """
-    kernel, bias = layer.kernel[...], None if layer.bias is None else layer.bias[...]
-    x, kernel, bias = layer.promote_dtype((x, kernel, bias), dtype=layer.dtype)
-
-    def apart(x, kernel, bias):
-        parts = matmul_apart(x, jnp.split(kernel, n, axis=-1))
-        if bias is None:
-            return parts
-        return [y + part for y, part in zip(parts, jnp.split(bias, n), strict=True)]
-
-    def together(x, kernel, bias):
-        y: Any = matmul(x, kernel, x.dtype)
-        return jnp.split(y if bias is None else y + bias, n, axis=-1)
-
-    return jax.lax.platform_dependent(x, kernel, bias, cpu=together, default=apart)
+    def __call__(
+        self, inputs: Integer[Array, "*shape"], out_sharding=None
+    ) -> Float[Array, "*shape C"]:
+        del out_sharding
+        return look_up(self.embedding[...], inputs, self.dtype)
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -309,3 +108,11 @@ def layer_norm(
         dtype=dtype,
         param_dtype=param_dtype,
     )
+
+
+# jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": relu,
+    "gelu": partial(gelu, approximate=False),
+    "gelu_tanh": partial(gelu, approximate=True),
+}

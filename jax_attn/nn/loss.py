@@ -15,7 +15,6 @@ def next_token_loss_sum(
     """Sum of -log p(target) over the targets that are not -1, and how many those are.
 
     Computed in at least float32. A target outside [-1, V) makes the sum NaN; torch raises there.
-    Reverse-mode derivatives only.
     """
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return _loss_sum(wide, targets), (targets != IGNORE).sum(dtype=jnp.int32)
@@ -51,7 +50,7 @@ def _loss_sum_forward(wide, targets):
 
 def _sums_in_passes(wide, label):
     """Of each row: the largest logit, the sum of exp(logit - largest), and the label's logit."""
-    top = wide.max(axis=-1)
+    top = jax.lax.stop_gradient(wide.max(axis=-1))  # of which the loss does not depend
     total = jnp.exp(wide - top[..., None]).sum(axis=-1)
     # A negative index would wrap around to the vocabulary's end; one past it gives NaN.
     label = jnp.where(label < 0, wide.shape[-1], label)[..., None]

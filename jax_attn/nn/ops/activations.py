@@ -1,15 +1,14 @@
-"""The feed-forward's activations, by the names of `GPTConfig`."""
+"""Activations whose derivatives keep little from the forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_attn.nn.ops.opaque import computed_apart
+from jax_attn.nn.ops.opaque import opaque_on_cpu
 from jax_attn.nn.ops.own_derivative import own_derivative
 
 
@@ -17,8 +16,8 @@ from jax_attn.nn.ops.own_derivative import own_derivative
 def gelu(x: Float[Array, "*shape"], approximate: bool) -> Float[Array, "*shape"]:
     """GELU in at least float32, rounded once; exact (erf) or GPT-2's (tanh).
 
-    Reverse-mode derivatives only, taken from `x` alone: differentiation would keep six arrays of
-    this size, the largest of a block, where computing them again costs no reading from memory.
+    The derivative is taken from `x` alone: differentiation would keep six arrays of this size, the
+    largest of a block, where computing them again costs no reading from memory.
     """
     return jax.nn.gelu(x, approximate=approximate)
 
@@ -42,7 +41,7 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 
 @own_derivative()
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """max(x, 0); the derivative at 0 is 0. Reverse-mode derivatives only.
+    """max(x, 0); the derivative at 0 is 0.
 
     The derivative is taken from the result, which the next layer keeps anyway.
     """
@@ -60,14 +59,7 @@ def _relu_forward(x):
 
 
 def _relu_backward(y, dy):
-    return (computed_apart(lambda y, dy: jnp.where(y > 0, dy, 0), y, dy),)
+    return (opaque_on_cpu(lambda y, dy: jnp.where(y > 0, dy, 0), y, dy),)
 
 
 relu.defvjp(_relu_forward, _relu_backward)
-
-# jax.nn.gelu means tanh unless told otherwise; torch's nn.GELU means the exact erf form.
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": relu,
-    "gelu": partial(gelu, approximate=False),
-    "gelu_tanh": partial(gelu, approximate=True),
-}

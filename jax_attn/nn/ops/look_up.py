@@ -1,4 +1,4 @@
-"""A table of rows, and its gradient: what every place of a batch adds to the row it looked up."""
+"""Rows of a table; and its gradient, what every place of a batch adds to the row it looked up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
@@ -15,24 +14,11 @@ from jax_attn.nn.ops.own_derivative import own_derivative
 BLOCK = 128  # places that are added up in one matrix product
 
 
-class Embedding(nnx.Embed):
-    """A table of rows; an id outside it gives NaN, never another id's row.
-
-    torch raises there. Compiled code cannot, and plain indexing would clamp or wrap in silence.
-    """
-
-    def __call__(
-        self, inputs: Integer[Array, "*shape"], out_sharding=None
-    ) -> Float[Array, "*shape C"]:
-        del out_sharding
-        return look_up(self.embedding[...], inputs, self.dtype)
-
-
 @own_derivative(nondiff_argnums=(2,))
 def look_up(
     table: Float[Array, "V C"], ids: Integer[Array, "*batch"], dtype: DTypeLike
 ) -> Float[Array, "*batch C"]:
-    """The rows of `ids`, rounded to `dtype`; NaN for an id outside. Reverse-mode derivatives only.
+    """The rows of `ids`, rounded to `dtype`; NaN for an id outside.
 
     The gradient is added up in the table's own dtype: a bfloat16 sum stops growing at some 256
     equal terms, and a batch has an id far more often.

@@ -22,7 +22,7 @@ def normalize(
 ) -> Float[Array, "*batch C"]:
     """Each row of x less its mean, divided by its deviation, times scale, plus bias; in `dtype`.
 
-    Computed in at least float32. Reverse-mode derivatives only.
+    Computed in at least float32.
     """
     return _forward(x, scale, bias, epsilon, dtype)[0]
 

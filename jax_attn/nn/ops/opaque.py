@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 
-def computed_apart(function: Callable[..., Any], *operands: Any) -> Any:
+def opaque_on_cpu(function: Callable[..., Any], *operands: Any) -> Any:
     """`function(*operands)`, on a CPU in the branch of a condition that always holds.
 
     For a derivative that takes from little what it could have kept. XLA's CPU compiler would see

@@ -76,7 +76,7 @@ class OwnDerivative:
                 tree,
                 shapes["result"],
                 shapes["saved"],
-                tuple(jax.core.ShapedArray(x.shape, x.dtype) for x in results),
+                tuple(jax.typeof(x) for x in results),
                 len(kept),
                 moving,
             )
@@ -111,10 +111,6 @@ def own_derivative(
 ) -> Callable[[Callable[..., Any]], OwnDerivative]:
     """`@own_derivative(...)` in the place of `@partial(jax.custom_vjp, ...)`."""
     return functools.partial(OwnDerivative, nondiff_argnums=nondiff_argnums, plain=plain)
-
-
-def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
-    return jax.core.ShapedArray(shape, x.dtype)
 
 
 def _no_tangent(x: Any) -> Any:
@@ -219,11 +215,11 @@ class _Mapped:
     def shapes(self, operands: Sequence[Any]) -> list[Any]:
         axes = (*self.axes, *[0] * self.n_linear)
         one = [
-            x if a is None else _shaped(x, x.shape[:a] + x.shape[a + 1 :])
+            x if a is None else x.update(shape=x.shape[:a] + x.shape[a + 1 :])
             for x, a in zip(operands, axes, strict=True)
         ]
         size = operands[-1].shape[0]
-        return [_shaped(x, (size, *x.shape)) for x in self.of.shapes(one)]
+        return [x.update(shape=(size, *x.shape)) for x in self.of.shapes(one)]
 
     def _map(self, function: Callable[..., Any], operands: Sequence[Any]) -> list[Any]:
         return jax.vmap(function, (*self.axes, *[0] * self.n_linear))(*operands)
@@ -249,7 +245,7 @@ mlir.register_lowering(linear_p, mlir.lower_fun(_evaluate, multiple_results=True
 
 @linear_p.def_abstract_eval
 def _shapes(*operands: Any, operation: Any) -> list[Any]:
-    return [_shaped(x, x.shape) for x in operation.shapes(operands)]
+    return [x.update(weak_type=False) for x in operation.shapes(operands)]
 
 
 def _differentiate(operands: Any, tangents: Any, *, operation: Any) -> tuple[Any, Any]:

@@ -1,12 +1,13 @@
 """Faults of what replaces, on accelerators, a way of computing that pays on a CPU only."""
 
-from jax_attn.nn import layers, loss
-from jax_attn.nn.ops import look_up, normalize
+from jax_attn.nn import loss
+from jax_attn.nn.ops import add_to_all, look_up, normalize, products
 from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited
 
 NORM = f"{normalize.__name__}:_elsewhere"
 ONE_PASS = f"{loss.__name__}:_sums_in_one_pass"
-LAYERS = layers.__name__
+PRODUCTS = products.__name__
+ADD_TO_ALL = f"{add_to_all.__name__}:add_to_all"
 IN_ORDER = f"{look_up.__name__}:_added_in_order"
 
 
@@ -86,13 +87,13 @@ MUTANTS = [
     _mutant(
         "positions off the CPU learn from the first row",
         "the position table's gradient is that of one row of the batch",
-        derivative(f"{LAYERS}:add_to_all", "_add_to_all_backward", "dy.sum(axis=0)", "dy[0]"),
+        derivative(ADD_TO_ALL, "_add_to_all_backward", "dy.sum(axis=0)", "dy[0]"),
     ),
     _mutant(
         "queries, keys, values: only the last goes back",
         "the input's gradient is one product's, not the three products' sum",
         derivative(
-            f"{LAYERS}:matmul_apart",
+            f"{PRODUCTS}:matmul_apart",
             "_matmul_apart_backward",
             "part if dx is None else part + jax.lax.optimization_barrier(dx)",
             "part",
@@ -102,7 +103,7 @@ MUTANTS = [
         "queries, keys, values: kernels in reverse",
         "taken apart and put together in another order",
         edited(
-            f"{LAYERS}:linear_in_parts",
+            f"{PRODUCTS}:linear_in_parts",
             "jnp.split(kernel, n, axis=-1)",
             "jnp.split(kernel, n, axis=-1)[::-1]",
         ),

@@ -55,7 +55,7 @@ MUTANTS = [
     _mutant(
         "the TPU's kernel without its scale",
         "scores as they are, on a TPU alone",
-        edited(f"{flash.__name__}:tpu_flash_attention", "sm_scale=scale", "sm_scale=1.0"),
+        edited(f"{flash.__name__}:_by_tpu_kernel", "sm_scale=scale", "sm_scale=1.0"),
     ),
     _mutant("fill of -1e9", "lower scores leak", edited(WEIGHTS, "-jnp.inf", "-1e9")),
     _mutant("fill of +inf", "the sign forgotten", edited(WEIGHTS, "-jnp.inf", "jnp.inf")),

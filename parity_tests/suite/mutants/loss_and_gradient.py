@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import jax_attn.nn.layers
 from jax_attn.models import gpt
 from jax_attn.nn import attention, blocked, chunked_loss, layers, loss
-from jax_attn.nn.ops import activations, look_up, normalize
+from jax_attn.nn.ops import add_to_all, normalize, products
 from jax_attn.training import evaluation, step
 from parity_tests.suite.mutants.model import odd_norm
 from parity_tests.suite.mutants.planting import (
@@ -72,17 +71,15 @@ def backward_product(change: Callable[[Any, Any], tuple[Any, Any]]) -> Plant:
 
     @contextmanager
     def plant() -> Iterator[None]:
-        layers = jax_attn.nn.layers
-
         def backward(out_dtype: Any, saved: Any, dy: Any) -> Any:
-            return change(*layers._matmul_backward(out_dtype, saved, dy))
+            return change(*products._matmul_backward(out_dtype, saved, dy))
 
-        layers.matmul.defvjp(layers._matmul_forward, backward)
+        products.matmul.defvjp(products._matmul_forward, backward)
         try:
-            with noted(f"{layers.__name__}:_matmul_backward"):
+            with noted(f"{products.__name__}:_matmul_backward"):
                 yield
         finally:
-            layers.matmul.defvjp(layers._matmul_forward, layers._matmul_backward)
+            products.matmul.defvjp(products._matmul_forward, products._matmul_backward)
 
     return plant
 
@@ -179,12 +176,12 @@ MUTANTS = [
     _gradient_mutant(
         "half a gradient at 0",
         "maximum(x, 0) for ReLU",
-        item(f"{activations.__name__}:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
+        item(f"{layers.__name__}:ACTIVATIONS", "relu", lambda x: jnp.maximum(x, 0)),
     ),
     _gradient_mutant(
         "repeated ids overwrite",
         "the embedding's gradient is set, not added",
-        patched(f"{look_up.__name__}:Embedding.__call__", scattered),
+        patched(f"{layers.__name__}:Embedding.__call__", scattered),
     ),
     _gradient_mutant(
         "blocks: softmax's mean left out",
@@ -282,7 +279,7 @@ MUTANTS = [
         "positions learn from the first row",
         "the position table's gradient is that of one row of the batch",
         derivative(
-            f"{layers.__name__}:add_to_all",
+            f"{add_to_all.__name__}:add_to_all",
             "_add_to_all_backward",
             "functools.reduce(jnp.add, rows)",
             "rows[0]",
@@ -334,7 +331,7 @@ MUTANTS = [
         "straight through",
         "ReLU's gradient is 1 everywhere",
         item(
-            f"{activations.__name__}:ACTIVATIONS",
+            f"{layers.__name__}:ACTIVATIONS",
             "relu",
             lambda x: x + jax.lax.stop_gradient(jax.nn.relu(x) - x),
         ),

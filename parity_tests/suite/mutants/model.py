@@ -9,7 +9,7 @@ from flax import nnx
 
 from jax_attn.models import bigram, gpt, single_head
 from jax_attn.nn import averaging, layers
-from jax_attn.nn.ops import activations, look_up, normalize
+from jax_attn.nn.ops import look_up, normalize, products
 from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited, item, wrapped
 
 BLOCK = f"{gpt.__name__}:Block.__call__"
@@ -18,7 +18,7 @@ OUTPUT = f"{gpt.__name__}:LanguageModelHead.__call__"
 BIGRAM_LOSS = f"{bigram.__name__}:BigramLanguageModel.loss_sum"
 NORM = f"{layers.__name__}:layer_norm"
 EMBEDDING = f"{look_up.__name__}:_rows"
-ACTIVATIONS = f"{activations.__name__}:ACTIVATIONS"
+ACTIVATIONS = f"{layers.__name__}:ACTIVATIONS"
 AVERAGES = f"{averaging.__name__}:averaging_weights"
 
 
@@ -217,7 +217,7 @@ MUTANTS = [
     _model_mutant(
         "a part of a row's product left out",
         "an eighth of the channels, for one row and a large kernel",
-        edited(f"{layers.__name__}:row_product", "parts.sum(axis=0)", "parts[1:].sum(axis=0)"),
+        edited(f"{products.__name__}:row_product", "parts.sum(axis=0)", "parts[1:].sum(axis=0)"),
         "primitives",
     ),
     _model_mutant(

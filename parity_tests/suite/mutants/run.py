@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_attn.nn import layers
+from jax_attn.nn.ops import products
 from jax_attn.runs import checkpoint
 from jax_attn.training import step
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited, wrapped
@@ -37,7 +37,7 @@ def _product(convert: Callable[[Any], Any]) -> Plant:
     def wrap(product: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x, kernel, out: product(convert(x), convert(kernel), out).astype(out)
 
-    return wrapped(f"{layers.__name__}:matmul", wrap)
+    return wrapped(f"{products.__name__}:matmul", wrap)
 
 
 MUTANTS = [
