@@ -16,11 +16,11 @@ from torch.func import functional_call
 
 import jax_attn
 from jax_attn.nn.layers import ACTIVATIONS
-from parity_tests.harness.budgets import GRADIENT
+from parity_tests.harness.budgets import GRADIENT, SECOND_DERIVATIVE
 from parity_tests.suite import pairs
 from parity_tests.suite.gradients import by_reference_name, heads_joined
 from parity_tests.suite.pairs import B, C, H, K, Pair, S, T
-from parity_tests.suite.tiers import Arrays, Function, assert_all, both_tiers
+from parity_tests.suite.tiers import Arrays, Function, assert_all, both_tiers, numeric, semantic
 from parity_tests.test_attention import lecture_attention
 from parity_tests.test_gradients import IGNORE, OUTPUT, draw_smooth, of_output
 from parity_tests.test_loss import output_arrays, output_in_parts, output_reference
@@ -34,7 +34,6 @@ MODULES = {
     "block": (pairs.block(), ("x",)),
 }
 QKV = ("query", "key", "value")
-QUICK = {}
 LONG = 131  # past the blocked kernel's query block
 
 
@@ -79,47 +78,49 @@ def of_module(pair: Pair, inputs: tuple[str, ...]) -> tuple[Function, Function]:
     return in_torch, in_jax
 
 
-def of_model(pair: Pair) -> tuple[Function, Function]:
-    """Tangents of logits and loss, and the loss's Hessian-vector product."""
+def of_model(pair: Pair, derivatives: tuple[str, ...]) -> tuple[Function, Function]:
+    """Tangents of logits and of the loss, and the loss's Hessian times the direction."""
 
     def in_torch(a: Any) -> dict[str, Any]:
         call, weights, direction = torch_functional(pair, a)
 
-        def logits_and_loss(weights: Any) -> Any:
-            return call(weights, a["idx"], a["targets"])
+        def logits(weights: Any) -> Any:
+            return call(weights, a["idx"])[0]
 
-        def gradient(weights: Any) -> Any:
-            return torch.func.grad(lambda weights: logits_and_loss(weights)[1])(weights)
+        def loss(weights: Any) -> Any:
+            return call(weights, a["idx"], a["targets"])[1]
 
-        logits, loss = torch.func.jvp(logits_and_loss, (weights,), (direction,))[1]
-        product = torch.func.jvp(gradient, (weights,), (direction,))[1]
-        return {
-            "logits": logits,
-            "loss": loss,
-            "Hessian times direction": heads_joined(product, torch.stack),
+        functions = {"logits": logits, "loss": loss, "Hessian": torch.func.grad(loss)}
+        found = {
+            name: torch.func.jvp(functions[name], (weights,), (direction,))[1]
+            for name in derivatives
         }
+        if "Hessian" in found:
+            found["Hessian"] = heads_joined(found["Hessian"], torch.stack)
+        return found
 
     def in_jax(a: Any) -> dict[str, Any]:
         graphdef, rest, weights, direction = jax_functional(pair, a)
 
-        @partial(jax.jit, compiler_options=QUICK)
-        def derivatives(weights: Any, direction: Any) -> Any:
-            def logits(weights: Any) -> Any:
-                return nnx.merge(graphdef, weights, rest)(a["idx"])
+        def logits(weights: Any) -> Any:
+            return nnx.merge(graphdef, weights, rest)(a["idx"])
 
-            def loss(weights: Any) -> Any:
-                return jax_attn.next_token_loss(logits(weights), a["targets"])
+        def loss(weights: Any) -> Any:
+            return jax_attn.next_token_loss(logits(weights), a["targets"])
 
-            along = [jax.jvp(f, (weights,), (direction,))[1] for f in (logits, loss)]
-            return *along, jax.jvp(jax.grad(loss), (weights,), (direction,))[1]
+        functions = {"logits": logits, "loss": loss, "Hessian": jax.grad(loss)}
 
-        of_logits, of_loss, product = derivatives(weights, direction)
-        named = by_reference_name(nnx.merge(graphdef, product, rest))
-        return {
-            "logits": of_logits,
-            "loss": of_loss,
-            "Hessian times direction": heads_joined(named, np.stack),
-        }
+        @jax.jit
+        def tangents(weights: Any, direction: Any) -> dict[str, Any]:
+            return {
+                name: jax.jvp(functions[name], (weights,), (direction,))[1] for name in derivatives
+            }
+
+        found = tangents(weights, direction)
+        if "Hessian" in found:
+            named = by_reference_name(nnx.merge(graphdef, found["Hessian"], rest))
+            found["Hessian"] = heads_joined(named, np.stack)
+        return found
 
     return in_torch, in_jax
 
@@ -155,7 +156,15 @@ def test_models(name):
         }
 
     arrays = {**draw_smooth(pair, draw, lambda m, a: m(a["idx"])), "direction": pair.weights(rng)}
-    assert_all(both_tiers(name, *of_model(pair), arrays, budget=GRADIENT))
+    assert_all(
+        iter(
+            [
+                semantic(name, *of_model(pair, ("logits", "loss", "Hessian")), arrays),
+                numeric(name, *of_model(pair, ("logits",)), arrays, budget=GRADIENT),
+                numeric(name, *of_model(pair, ("Hessian",)), arrays, budget=SECOND_DERIVATIVE),
+            ]
+        )
+    )
 
 
 def tangent(jvp: Any, function: Callable[..., Any], arrays: Any, names: tuple[str, ...]) -> Any:

@@ -50,6 +50,15 @@ GRADIENT = Budget(
     "100 pass with a factor of 1.7 and all with 2.6",
 )
 
+SECOND_DERIVATIVE = Budget(
+    "second derivative",
+    factor=20.0,
+    floor=2 * UNIT_ROUNDOFF,
+    reason="float32 products of a loss's Hessian and a direction. Where a row of attention has one "
+    "weight near 1, JAX's second derivative of a softmax is 2.7 times as far off as torch's, the "
+    "median of 200 rows. 95 of 96 models pass with a factor of 10, all with 14",
+)
+
 LOSS = Budget(
     "loss",
     factor=0.0,
@@ -89,5 +98,14 @@ BFLOAT16 = Budget(
 
 BUDGETS = {
     budget.name: budget
-    for budget in (SEMANTIC, FORWARD, GRADIENT, LOSS, UPDATE, TRAJECTORY, BFLOAT16)
+    for budget in (
+        SEMANTIC,
+        FORWARD,
+        GRADIENT,
+        SECOND_DERIVATIVE,
+        LOSS,
+        UPDATE,
+        TRAJECTORY,
+        BFLOAT16,
+    )
 }

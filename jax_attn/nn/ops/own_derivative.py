@@ -63,13 +63,13 @@ class OwnDerivative:
             result, saved = self._forward(*self.arguments(static, tree, leaves))
             results, shapes["result"] = jax.tree.flatten(result)
             kept, shapes["saved"] = jax.tree.flatten(saved)
-            return results + kept
+            return results + [jnp.asarray(x) for x in kept]
 
         def differentiated(primals: Any, tangents: Any) -> tuple[list[Any], list[Any], list[Any]]:
             everything = result_and_saved(*primals)
             n = shapes["result"].num_leaves
             results, kept = everything[:n], everything[n:]
-            moving = tuple(i for i, t in enumerate(tangents) if t.dtype != jax.dtypes.float0)
+            moving = tuple(i for i, t in enumerate(tangents) if _is_tangent(t))
             operation = _Tangent(
                 self,
                 static,
@@ -111,6 +111,11 @@ def own_derivative(
 ) -> Callable[[Callable[..., Any]], OwnDerivative]:
     """`@own_derivative(...)` in the place of `@partial(jax.custom_vjp, ...)`."""
     return functools.partial(OwnDerivative, nondiff_argnums=nondiff_argnums, plain=plain)
+
+
+def _is_tangent(x: Any) -> bool:
+    """Or it stands for that of an integer."""
+    return getattr(x, "dtype", None) != jax.dtypes.float0
 
 
 def _no_tangent(x: Any) -> Any:
