@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # this table; `__main__.py`, a door to the street, from all.
 WINGS = (
     ("", "configurations, corpora and tokenizers, errors: the files beside the wings"),
+    ("nn.ops", "how a platform computes what the layers say"),
     ("nn", "building blocks"),
     ("models", "the lecture's models"),
     ("compiling", "what is about XLA"),
@@ -44,8 +45,8 @@ def imported(path):
 
 def wing(name):
     """Of a module of jax_attn; its own files are in the wing ""."""
-    _, *rest = name.split(".")
-    return rest[0] if rest and rest[0] in ORDER else ""
+    inside = f"{name.removeprefix('jax_attn').removeprefix('.')}."
+    return max((own for own in ORDER if own and inside.startswith(f"{own}.")), key=len, default="")
 
 
 def upward_imports(root):
@@ -54,7 +55,7 @@ def upward_imports(root):
         inside = path.relative_to(root)
         if path.name == "__main__.py" or inside == Path("jax_attn/__init__.py"):
             continue
-        own = inside.parts[1] if len(inside.parts) > 2 else ""
+        own = ".".join(inside.parts[1:-1])
         if own not in ORDER:
             yield f"{inside}: {own} is not in the table of wings"
             continue
@@ -85,6 +86,8 @@ def test_an_import_upwards_is_named(tmp_path):
     house = {
         "config.py": "from jax_attn import errors\nfrom jax_attn.nn import layers",
         "nn/layers.py": "import jax\nfrom jax_attn import config\n\nimport jax_attn.runs.run",
+        "nn/loss.py": "from jax_attn.nn.ops.products import matmul",
+        "nn/ops/products.py": "from jax_attn.nn import layers\nfrom jax_attn.nn.ops import look_up",
         "runs/run.py": "from jax_attn.nn.layers import linear",
         "generate/__main__.py": "from jax_attn.runs import run",
         "attic/old.py": "",
@@ -98,6 +101,8 @@ def test_an_import_upwards_is_named(tmp_path):
         "jax_attn/config.py:2: a file beside the wings imports jax_attn.nn",
         "jax_attn/config.py:2: a file beside the wings imports jax_attn.nn.layers",
         "jax_attn/nn/layers.py:4: nn imports jax_attn.runs.run",
+        "jax_attn/nn/ops/products.py:1: nn.ops imports jax_attn.nn",
+        "jax_attn/nn/ops/products.py:1: nn.ops imports jax_attn.nn.layers",
     }
 
 
