@@ -1,6 +1,7 @@
 """Every program of a run as XLA's GPU compiler makes it, on a machine that has no GPU."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -27,8 +28,11 @@ def test_prompts_compile(length, dtype):
     assert text.count(FORWARD) == (1 if length == 1024 and dtype == "bfloat16" else 0)
 
 
-def test_what_a_training_step_has_and_has_not():
-    text = program_text("gpt2", "bfloat16", "h100", "training")
+def test_what_a_training_step_has_and_has_not(monkeypatch):
+    """With so many logits that an accelerator takes them in parts, too."""
+    large = replace(CONFIGS["gpt2"], batch_size=32)
+    monkeypatch.setitem(CONFIGS, "gpt2 at a large batch", large)
+    text = program_text("gpt2 at a large batch", "bfloat16", "h100", "training")
     assert not re.search(r"\[[\d,]*1024,1024\]", text)  # no whole attention weights
     rows = 16 * 1024  # of a micro-batch
     assert not re.search(rf"\[({rows}|16,1024),(50257|50304)\]", text)  # nor logits
