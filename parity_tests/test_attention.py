@@ -10,8 +10,6 @@ import jax
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax.experimental.pallas.tpu import force_tpu_interpret_mode
 
 import jax_attn.nn.flash
@@ -189,19 +187,14 @@ def test_checks(seed):
     assert_all(checks(seed))
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
-@given(
-    batch=st.integers(1, 3),
-    length=st.integers(1, 9),
-    source_length=st.none() | st.integers(1, 9),
-    n_head=st.integers(1, 4),
-    head_size=st.integers(1, 6),
-    seed=st.integers(0, 2**32 - 1),
+@pytest.mark.parametrize(
+    ("batch", "length", "source_length", "n_head", "head_size"),
+    [(1, 9, None, 4, 1), (3, 2, 6, 1, 6)],
 )
-def test_any_shape(batch, length, source_length, n_head, head_size, seed):
+def test_any_shape(batch, length, source_length, n_head, head_size):
     n_embd = n_head * head_size
     pair = pairs.multi_head(n_embd, n_head)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(2)
     assert_all(checks_of_pair("multi-head", pair, rng, (batch, length, n_embd), source_length))
 
 

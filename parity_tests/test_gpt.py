@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from parity_tests.suite import pairs
 from parity_tests.suite.pairs import BLOCK, STYLES, B, Pair, T
@@ -73,18 +71,12 @@ def test_checks(seed):
     assert_all(checks(seed))
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
-@given(
-    style=st.sampled_from(sorted(STYLES)),
-    n_layer=st.integers(1, 3),
-    n_head=st.integers(1, 3),
-    head_size=st.integers(1, 4),
-    vocab_size=st.integers(1, 13),
-    shape=st.tuples(st.integers(1, 2), st.integers(1, BLOCK)),
-    seed=st.integers(0, 2**32 - 1),
+@pytest.mark.parametrize(
+    ("style", "n_layer", "n_head", "head_size", "vocab_size", "shape"),
+    [("gpt2", 3, 2, 1, 13, (1, BLOCK)), ("lecture", 1, 1, 4, 1, (2, 1))],
 )
-def test_any_shape(style, n_layer, n_head, head_size, vocab_size, shape, seed):
+def test_any_shape(style, n_layer, n_head, head_size, vocab_size, shape):
     pair = pairs.gpt(
         style, n_layer=n_layer, n_head=n_head, n_embd=n_head * head_size, vocab_size=vocab_size
     )
-    assert_all(checks_of_pair("GPT", pair, np.random.default_rng(seed), shape))
+    assert_all(checks_of_pair("GPT", pair, np.random.default_rng(2), shape))

@@ -1,6 +1,7 @@
 """What is computed of a prompt, in which programs, and from which weights."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax_attn.generate.buckets import bucket, cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
 from jax_attn.generate.weights import cast_weights
 from jax_attn.nn.ops.products import matmul, product, row_product_on_gpu
-from tests.small_models import KEY, MODELS, TOP_3, T, V, make, prompts
+from tests.small_models import GREEDY, KEY, ROWS, TOP_3, N, T, V, filled, make, model_of, prompts
 
 
 def test_buckets():
@@ -55,63 +56,69 @@ def programs():
     jax.monitoring.unregister_event_duration_listener(note)
 
 
-@pytest.mark.parametrize("name", ["lecture", "head", "bigram"])
-def test_no_length_up_to_the_bucket_compiles_anything(name, programs):
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ja.SingleHeadLanguageModel(V, 64, 15, 5, rngs=nnx.Rngs(0)),
+        lambda: ja.BigramLanguageModel(V, rngs=nnx.Rngs(0)),
+    ],
+    ids=["with a cache", "without one"],
+)
+def test_no_length_up_to_the_bucket_compiles_anything(build, programs):
     """Prompts whose last token follows 9 to 16 others, texts of 17 to 32 tokens."""
-    model = {
-        "lecture": ja.GPT(ja.GPTConfig(V, 64, 1, 3, 15), rngs=nnx.Rngs(0)),
-        "head": ja.SingleHeadLanguageModel(V, 64, 15, 5, rngs=nnx.Rngs(0)),
-        "bigram": MODELS["bigram"],
-    }[name]
+    model = filled(build)
     requests = [(17, 15), (10, 7), (11, 20), (16, 3), (15, 17)]
-    prefill.clear_cache()
-    extend.clear_cache()
-    compile_generation(model, jax.ShapeDtypeStruct((1, 17), jnp.int32), 15, key=KEY)
+    key = jax.random.key(7)
+    programs.clear()
+    compile_generation(model, jax.ShapeDtypeStruct((1, 17), jnp.int32), 15, key=key)
     assert {"jit(prefill)", "jit(extend)"} <= set(programs)
     programs.clear()
     for prompt_length, n in requests:
         prompt = jax.device_put(np.zeros((1, prompt_length), np.int32))
-        assert ja.generate(model, prompt, n, key=KEY).shape == (1, prompt_length + n)
-        list(stream(model, prompt, n, 4, key=KEY))
+        assert ja.generate(model, prompt, n, key=key).shape == (1, prompt_length + n)
+        list(stream(model, prompt, n, 4, key=key))
     assert programs == []
-    ja.generate(model, jnp.zeros((1, 17), jnp.int32), 16, key=KEY)
-    assert "jit(extend)" in programs
 
 
 @pytest.mark.parametrize(
-    ("name", "prompt_length"), [("lecture", 1), ("lecture", 3), ("lecture", T), ("head", 3)]
+    ("name", "prompt_length", "options"),
+    [("lecture", 1, GREEDY), ("lecture", 3, GREEDY), ("lecture", T, GREEDY), ("head", 3, TOP_3)],
 )
-def test_what_the_prompt_is_padded_with_changes_no_token(name, prompt_length):
-    model, prompt, total = MODELS[name], prompts(3, prompt_length), prompt_length + 20
-    expected = ja.generate(model, prompt, 20, key=KEY, **TOP_3)
+def test_what_the_prompt_is_padded_with_changes_no_token(name, prompt_length, options):
+    model, prompt, total = model_of(name), prompts(prompt_length), prompt_length + N
+    expected = ja.generate(model, jax.device_put(prompt), N, key=KEY, **options)
+    temperature, top_k = options["temperature"], options.get("top_k")
     leaves, structure = jax.tree.flatten(model)
     positions = cached_positions(prompt_length, model.block_size)
     for seed in (0, 1):
-        room = jax.random.randint(jax.random.key(seed), (3, 32), 0, V, dtype=jnp.int32)
-        text = room.at[:, :prompt_length].set(prompt)
+        text = np.random.default_rng(seed).integers(0, V, (ROWS, 32), np.int32)
+        text[:, :prompt_length] = prompt
         _, text, cache = prefill(structure, leaves, text, positions=positions)
         places = (np.int32(place) for place in (prompt_length, prompt_length, total))
-        arguments = (structure, leaves, text, cache, KEY, np.float32(TOP_3["temperature"]), *places)
-        text, _ = extend(*arguments, greedy=False, top_k=TOP_3["top_k"])
-        np.testing.assert_array_equal(text[:, :total], expected)
+        arguments = (structure, leaves, text, cache, KEY, np.float32(temperature), *places)
+        text, _ = extend(*arguments, greedy=temperature == 0, top_k=top_k)
+        np.testing.assert_array_equal(np.asarray(text)[:, :total], expected)
 
 
 def test_how_many_more_tokens_are_asked_for_changes_none():
-    expected = ja.generate(MODELS["lecture"], prompts(2, 3), 20, key=KEY)
-    for n in (1, 5, 6):
-        tokens = ja.generate(MODELS["lecture"], prompts(2, 3), n, key=KEY)
+    """Texts with room for less than the window, for just what it takes, and for more."""
+    model, prompt = model_of("head"), jax.device_put(prompts(3))
+    expected = np.asarray(ja.generate(model, prompt, N, key=KEY, **TOP_3))
+    for n in (1, T - 2):
+        tokens = ja.generate(model, prompt, n, key=KEY, **TOP_3)
         np.testing.assert_array_equal(tokens, expected[:, : 3 + n])
 
 
 def test_within_another_program_it_is_the_same():
-    expected = ja.generate(MODELS["lecture"], prompts(2, 3), 20, key=KEY)
-    inside = jax.jit(lambda prompt: ja.generate(MODELS["lecture"], prompt, 20, key=KEY))
-    np.testing.assert_array_equal(inside(prompts(2, 3)), expected)
+    model, prompt = model_of("head"), jax.device_put(prompts(3))
+    expected = ja.generate(model, prompt, N, key=KEY, **TOP_3)
+    inside = jax.jit(lambda prompt: ja.generate(model, prompt, N, key=KEY, **TOP_3))
+    np.testing.assert_array_equal(inside(prompt), expected)
 
 
 def test_a_prompt_of_one_token_asks_the_model_for_nothing():
     """There is no position before its last one; a kernel asked for none may divide by it."""
-    leaves, structure = jax.tree.flatten(MODELS["gpt2"])
+    leaves, structure = jax.tree.flatten(model_of("gpt2"))
     for prompt_length, products in ((1, False), (2, True)):
         positions = cached_positions(prompt_length, T)
         text = jax.ShapeDtypeStruct((1, 16), jnp.int32)
@@ -124,19 +131,19 @@ BFLOAT16 = {"dtype": jnp.bfloat16}
 
 @pytest.mark.parametrize("name", ["lecture", "gpt2", "head"])
 def test_weights_cast_beforehand_give_the_same_bits(name):
-    idx = prompts(2, T)
+    idx = jax.device_put(prompts(T))
 
     @jax.jit
-    def logits(model):
+    def logits(model, idx):
         cache = model.prefill(idx)
         return *model.step(idx[:, -1:], cache, jnp.int32(T - 1)), cache
 
-    # No number of which is one in bfloat16, as ones and zeros are.
-    model = jax.tree.map(lambda x: x + 0.01, make(name, **BFLOAT16))
-    expected = logits(model)
+    model = make(name, **BFLOAT16)
+    assert all((x != x.astype(jnp.bfloat16)).any() for x in map(np.asarray, jax.tree.leaves(model)))
+    expected = logits(model, idx)
     cast_weights(model)
     assert model.token_embedding_table.embedding[...].dtype == jnp.bfloat16
-    jax.tree.map(np.testing.assert_array_equal, logits(model), expected)
+    jax.tree.map(np.testing.assert_array_equal, logits(model, idx), expected)
 
 
 @pytest.mark.parametrize("name", ["lecture", "gpt2", "head"])
@@ -145,12 +152,12 @@ def test_no_step_casts_a_weight(name):
     model = make(name, **BFLOAT16)
     leaves, structure = jax.tree.flatten(model)
     text = jax.ShapeDtypeStruct((1, 32), jnp.int32)
-    begin = prefill.lower(structure, leaves, text, positions=4)
-    cast, text, cache = begin.out_info
+    begin = partial(prefill, structure, positions=4)
+    cast, text, cache = jax.eval_shape(begin, leaves, text)
     leaves = [old if new is None else new for old, new in zip(leaves, cast, strict=True)]
     number, place = np.float32(1), np.int32(0)
     arguments = (structure, leaves, text, cache, KEY, number, place, place, place)
-    lowered = extend.lower(*arguments, greedy=False, top_k=None)
+    lowered = extend.lower(*arguments, greedy=True, top_k=None)
     matrices = [leaf.shape for leaf in leaves if leaf.ndim > 1]
     # Of the positions' table's shape are activations of a whole window, too.
     weights = {",".join(map(str, shape)) for shape in matrices if shape[0] != T}
@@ -163,16 +170,21 @@ def test_no_step_casts_a_weight(name):
 
 
 def test_a_row_on_a_gpu_is_one_of_two_in_bfloat16():
-    key = jax.random.key(0)
-    x = jax.random.normal(key, (1, 1, 512), jnp.bfloat16)
-    kernel = jax.random.normal(key, (512, 512), jnp.bfloat16)
-    got, whole = (f(x, kernel, jnp.bfloat16) for f in (row_product_on_gpu, product))
+    draw = np.random.default_rng(0)
+    x, kernel = (
+        jnp.asarray(draw.normal(size=shape).astype(jnp.bfloat16))
+        for shape in ((1, 1, 512), (512, 512))
+    )
+    got, whole = (
+        np.asarray(jax.jit(f, static_argnums=2)(x, kernel, jnp.bfloat16))
+        for f in (row_product_on_gpu, product)
+    )
     assert got.shape == whole.shape == (1, 1, 512)
     np.testing.assert_allclose(
-        got.astype(jnp.float32), whole.astype(jnp.float32), rtol=2**-7, atol=1e-3
+        got.astype(np.float32), whole.astype(np.float32), rtol=2**-7, atol=1e-3
     )
     lowered = jax.jit(lambda x, k: matmul(x, k, x.dtype))
     for dtype, rows in ((jnp.bfloat16, "2x512"), (jnp.float32, "1x1x512")):
-        traced = lowered.trace(x.astype(dtype), kernel.astype(dtype))
+        traced = lowered.trace(*(jax.ShapeDtypeStruct(a.shape, dtype) for a in (x, kernel)))
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
         assert re.search(rf"dot_general .*\(tensor<{rows}x\w+>, tensor<512x512x", text)
