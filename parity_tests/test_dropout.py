@@ -12,7 +12,6 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 from flax import nnx
 
@@ -256,6 +255,5 @@ def step_checks(row: Any, rng: np.random.Generator) -> Checks:
     yield same_bits("masks do not depend on the length of a chunk", whole, losses(2))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))

@@ -1,8 +1,10 @@
 """`train.py --rng torch` against the lecture's scripts, run by torch from the same seed."""
 
+import functools
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 
 import torch_ref
 import train
-from jax_attn import load_model, to_state_dict
+from jax_attn import Corpus, load_corpus, load_model, to_state_dict
 from jax_attn.lecture import lecture_corpus
+from jax_attn.runs import run as runs
 
 SEED, STEPS, EVAL_EVERY, B, T = 7, 12, 6, 4, 8
 
@@ -21,6 +24,14 @@ PRINTED_PAIRS = (
     "4.7305 4.7241 2.8110 2.8249 2.5434 2.5682 2.4932 2.5088 2.4863 2.5035 "
     "2.4665 2.4921 2.4683 2.4936 2.4696 2.4846 2.4638 2.4879 2.4738 2.4911"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_programs() -> Iterator[None]:
+    """A run and its end made again share their programs: the optimizer is a static argument."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "make_optimizer", functools.cache(runs.make_optimizer))
+        yield
 
 
 def call_train(*arguments: object) -> None:
@@ -49,18 +60,29 @@ def test_the_lectures_bigram_script_prints_its_numbers(
     assert " ".join(pairs) == PRINTED_PAIRS
 
 
-def torch_run(model_of, estimates_last_step: bool) -> tuple[list[float], torch.nn.Module]:
+@pytest.fixture(scope="module")
+def beginning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the lecture's text: evaluation over all of it takes longer than these trainings."""
+    path = tmp_path_factory.mktemp("corpus") / "beginning.txt"
+    corpus = lecture_corpus()
+    path.write_text(corpus.tokenizer.decode(corpus.train[:20_000]), encoding="utf-8")
+    return path
+
+
+def torch_run(
+    model_of, corpus: Corpus, estimates_last_step: bool
+) -> tuple[list[float], torch.nn.Module]:
     """The losses of the script's loop, and its model at the end."""
     data = {
-        "train": torch.from_numpy(lecture_corpus().train.astype(np.int64)),
-        "val": torch.from_numpy(lecture_corpus().validation.astype(np.int64)),
+        "train": torch.from_numpy(corpus.train.astype(np.int64)),
+        "val": torch.from_numpy(corpus.validation.astype(np.int64)),
     }
 
     def get_batch(split: str):
         return torch_ref.get_batch(data[split], T, B)
 
     torch.manual_seed(SEED)
-    model = model_of()
+    model = model_of(corpus.tokenizer.vocab_size)
     optimizer = torch_ref.make_optimizer(model, 1e-3)
     losses = []
     for step in range(STEPS):
@@ -72,24 +94,27 @@ def torch_run(model_of, estimates_last_step: bool) -> tuple[list[float], torch.n
 
 SCRIPTS = {
     "head": (
-        lambda: torch_ref.SingleHeadLanguageModel(65, T, 32, 32),
+        lambda v: torch_ref.SingleHeadLanguageModel(v, T, 32, 32),
         ["--optimizer.schedule", "constant", "--optimizer.warmup-steps", "0"],
     ),
     "lecture": (
-        lambda: torch_ref.GPTLanguageModel(65, T, 2, 2, 16, dropout=0.2),
-        ["--model.n-layer", "2", "--model.n-head", "2", "--model.n-embd", "16"],
+        lambda v: torch_ref.GPTLanguageModel(v, T, 1, 2, 16, dropout=0.2),
+        ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "16"],
     ),
 }
 
 
 @pytest.mark.parametrize("preset", SCRIPTS)
-def test_a_run_is_the_torch_scripts_run_also_when_resumed(preset: str, tmp_path: Path) -> None:
+def test_a_run_is_the_torch_scripts_run_also_when_resumed(
+    preset: str, beginning: Path, tmp_path: Path
+) -> None:
     model_of, more = SCRIPTS[preset]
-    expected, reference = torch_run(model_of, estimates_last_step=preset == "lecture")
+    corpus = load_corpus(str(beginning), warn=print)
+    expected, reference = torch_run(model_of, corpus, estimates_last_step=preset == "lecture")
     arguments = [
-        preset, "--rng", "torch", "--seed", SEED, "--eval-every", EVAL_EVERY, "--batch-size", B,
-        "--block-size", T, "--learning-rate", 1e-3, "--checkpoint-every", EVAL_EVERY,
-        "--sample-tokens", 20, *more,
+        preset, "--data", beginning, "--rng", "torch", "--seed", SEED,
+        "--eval-every", EVAL_EVERY, "--batch-size", B, "--block-size", T, "--learning-rate", 1e-3,
+        "--checkpoint-every", EVAL_EVERY, "--sample-tokens", 20, *more,
     ]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     call_train(*arguments, "--steps", STEPS, "--out", whole)
@@ -100,8 +125,8 @@ def test_a_run_is_the_torch_scripts_run_also_when_resumed(preset: str, tmp_path:
     # What torch samples after training, with dropout off.
     with torch.no_grad():
         tokens = torch_ref.generate(reference.eval(), torch.zeros((1, 1), dtype=torch.long), 20, T)
-    tokenizer = lecture_corpus().tokenizer
-    assert (whole / "sample.txt").read_text() == tokenizer.decode(tokens[0].numpy()) + "\n"
+    sample = corpus.tokenizer.decode(tokens[0].numpy()) + "\n"
+    assert (whole / "sample.txt").read_text() == sample
 
     # Its end taken away, and gone on with from the checkpoint in the middle.
     shutil.copytree(whole, broken)

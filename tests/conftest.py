@@ -1,5 +1,6 @@
 """One strict harness for all tests: highest matmul precision, no silent rank promotion."""
 
+import functools
 import os
 import sys
 
@@ -8,6 +9,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jaxtyping
 import pytest
+
+import jax_attn.runs.run
+import jax_attn.runs.session
+from jax_attn.runs.painter import Painter
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -24,6 +29,43 @@ def unchecked():
 def x64():
     """float64 on the JAX side for one test."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Runs of one process and of the same settings train by one program, compiled once.
+
+    The optimizer is a static argument, like no other even of the same settings: with one of its own
+    every run is traced and compiled anew.
+    """
+    make_optimizer = functools.cache(jax_attn.runs.run.make_optimizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_attn.runs.run, "make_optimizer", make_optimizer)
+        yield
+
+
+class _Unpainted(Painter):
+    """One without a process, which draws nothing."""
+
+    def __init__(self):
+        pass
+
+    def draw(self, picture, *arguments):
+        pass
+
+    def wait(self):
+        pass
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def no_pictures():
+    """Runs draw none: the process for it takes longer than a small run's training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_attn.runs.session, "Painter", _Unpainted)
         yield
 
 

@@ -40,7 +40,7 @@ def ahead_of(config, tokens=TOKENS):
 
 @pytest.mark.parametrize(
     "config",
-    [BIGRAM, SMALL_GPT, replace(SMALL_GPT, precision="high")],
+    [BIGRAM, SMALL_GPT, replace(BIGRAM, precision="high")],
     ids=["bigram", "gpt", "precision"],
 )
 def test_nothing_is_left_to_compile(config):

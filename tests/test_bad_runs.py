@@ -9,19 +9,23 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import jax_attn as ja
 import train
 from jax_attn.runs import checksums
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
+
+pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
 
 ROOT = Path(__file__).parent.parent
 RUN = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "9"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, shared_programs, no_pictures):
     """A finished run of six steps with checkpoints 3 and 6, and its text."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)
@@ -254,6 +258,10 @@ def test_not_a_number_keeps_and_names_the_last_good_checkpoint(call, text, tmp_p
     arguments = [*blows_up, *RUN, "--data", text]
     code, out, _ = call(train.main, *arguments, "--out", tmp_path / "run")
     assert code == 1
+    assert "is not finite" in out
+    assert "try a smaller --learning-rate" in out
+    for value in ja.to_state_dict(ja.load_model(tmp_path / "run")).values():
+        assert np.isfinite(value).all()
     kept = tmp_path / "run" / "checkpoints" / "4"
     assert f"The state before it is kept in {kept}" in out
     assert f"which operation it is: python train.py --resume {tmp_path / 'run'} --debug-nans" in out

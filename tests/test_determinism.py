@@ -12,6 +12,8 @@ from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--block-size", "16",
        "--batch-size", "4", "--model.dropout-rate", "0.2", "--sample-tokens", "9"]  # fmt: skip
 
@@ -26,18 +28,6 @@ def final_bits(path):
         for x in jax.tree.leaves(state)
     ]
     return [np.asarray(x).tobytes() for x in plain]
-
-
-def test_no_cadence_changes_any_bit(call, text, tmp_path):
-    """Chunks of 12, 1 and 3 steps; evaluation and checkpoints at other steps."""
-    bits = []
-    for eval_every, checkpoint_every in ((12, 12), (1, 12), (3, 6)):
-        out = tmp_path / f"{eval_every}-{checkpoint_every}"
-        arguments = ["--steps", 12, "--eval-every", eval_every]
-        arguments += ["--checkpoint-every", checkpoint_every, "--data", text, "--out", out]
-        assert call(train.main, "mini", *arguments, *GPT)[0] == 0
-        bits.append(final_bits(out))
-    assert bits[0] == bits[1] == bits[2]
 
 
 @pytest.fixture
@@ -55,11 +45,14 @@ def at_each_update(monkeypatch):
     return observers
 
 
-def test_nothing_is_compiled_after_the_first_chunk_evaluation_and_checkpoint(
+def test_no_cadence_changes_any_bit_and_nothing_is_compiled_once_all_has_happened(
     call, text, tmp_path, at_each_update
 ):
+    """Chunks of 12, 1 and 2 steps; evaluation and checkpoints at other steps.
+
+    All has happened after the first chunk, evaluation and checkpoint.
+    """
     compiled = []
-    seen = {}
 
     def count(event, *_, **__):
         if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
@@ -67,14 +60,23 @@ def test_nothing_is_compiled_after_the_first_chunk_evaluation_and_checkpoint(
 
     at_each_update.append(lambda step: seen.update({step: len(compiled)}))
     jax.monitoring.register_event_duration_secs_listener(count)
+    bits = []
     try:
-        arguments = ["--steps", 16, "--eval-every", 4, "--checkpoint-every", 4, "--data", text]
-        assert call(train.main, "mini", *arguments, *GPT, "--out", tmp_path / "run")[0] == 0
+        for eval_every, checkpoint_every in ((12, 12), (1, 12), (2, 4)):
+            seen = {}
+            compiled.clear()
+            out = tmp_path / f"{eval_every}-{checkpoint_every}"
+            arguments = ["--steps", 12, "--eval-every", eval_every]
+            arguments += ["--checkpoint-every", checkpoint_every, "--data", text, "--out", out]
+            assert call(train.main, "mini", *arguments, *GPT)[0] == 0
+            bits.append(final_bits(out))
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
-    assert sorted(seen) == [4, 8, 12, 16]
-    assert seen[4] > 0
-    assert seen[8] == seen[12] == seen[16]
+    assert bits[0] == bits[1] == bits[2]
+    # Of the last run: evaluations from 2 on, and the first checkpoint at 4.
+    assert sorted(seen) == [2, 4, 6, 8, 10, 12]
+    assert seen[2] > 0
+    assert seen[6] == seen[8] == seen[10] == seen[12]
 
 
 def test_memory_stays_flat(call, text, tmp_path, at_each_update, monkeypatch):

@@ -1,6 +1,7 @@
 """What presets leave to the device: chosen when a run is created, and written down."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ import train
 from jax_attn.nn.flash import Accelerator
 from jax_attn.runs import session
 from jax_attn.runs.device_choices import choose_for_device
+
+pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
 
 H100, TURING, TPU = Accelerator("cuda", 9.0), Accelerator("cuda", 7.5), Accelerator("tpu")
 ROCM = Accelerator("rocm")
@@ -78,26 +81,36 @@ def config_of(run):
 
 
 def test_the_choice_is_said_and_kept_where_the_run_goes_on(call, text, tmp_path, monkeypatch):
+    """Of the model that is soonest compiled; what is open is what large presets leave open."""
+    settings = ["bigram", "--dtype", "auto", "--accumulate-steps", 0, "--batch-size", 8]
+    settings += ["--steps", 2, "--sample-tokens", 9, "--data", text]
     run = tmp_path / "run"
     monkeypatch.setattr(session, "accelerator", lambda: H100)
-    code, out, err = call(train.main, *TINY_GPT2, "--data", text, "--out", run)
+    code, out, err = call(train.main, *settings, "--out", run)
     assert (code, err) == (0, "")
     assert "chosen   bfloat16: twice as fast as TF32 on this GPU; --dtype float32 keeps" in out
     assert "chosen   8 of a batch's 8 sequences at once: " in out
     before = config_of(run)
     assert (before["dtype"], before["accumulate_steps"]) == ("bfloat16", 1)
     monkeypatch.undo()
-    code, out, err = call(train.main, "--resume", run, "--steps", 4)
+    shutil.rmtree(run / "checkpoints")  # all steps are to be made again
+    (run / "sample.txt").unlink()
+    code, out, err = call(train.main, "--resume", run)
     assert (code, err) == (0, "")
     assert "chosen" not in out
-    assert config_of(run) == before | {"steps": 4}
+    assert config_of(run) == before
+    assert (run / "sample.txt").exists()
 
 
 def test_what_is_given_on_the_command_line_is_not_chosen(call, text, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(session, "accelerator", lambda: H100)
+    monkeypatch.setattr(session.Session, "_train", interrupted)  # all is written down by then
     given = ["--dtype", "float32", "--accumulate-steps", 2]
     code, out, _ = call(train.main, *TINY_GPT2, *given, "--data", text, "--out", tmp_path / "run")
-    assert code == 0
+    assert code == 130
     assert "chosen" not in out
     config = config_of(tmp_path / "run")
     assert (config["dtype"], config["accumulate_steps"]) == ("float32", 2)

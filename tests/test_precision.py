@@ -14,6 +14,8 @@ from jax_attn.config import BigramShape
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.nn.flash import Accelerator
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CONFIG = ja.TrainConfig(
     model=BigramShape(), steps=4, batch_size=4, block_size=24, learning_rate=1e-2, eval_every=2,
     checkpoint_every=2,
@@ -58,16 +60,16 @@ def seen(monkeypatch):
 
     note(jax_attn.training.step, "train_step")
     note(jax_attn.training.step, "loss_fn")
-    note(ja.GPT, "prefill")
-    note(ja.GPT, "step")
+    note(ja.SingleHeadLanguageModel, "prefill")
+    note(ja.SingleHeadLanguageModel, "step")
     return seen
 
 
 def test_every_program_of_a_run_has_it_and_nobody_else(call, text, tmp_path, seen):
-    shape = ["--model.n-layer", 1, "--model.n-head", 2, "--model.n-embd", 10, "--block-size", 24]
-    arguments = [*shape, "--batch-size", 4, "--steps", 2, "--sample-tokens", 5, "--data", text]
+    arguments = ["head", "--model.n-embd", 10, "--block-size", 24, "--batch-size", 4, "--steps", 2]
+    arguments += ["--sample-tokens", 5, "--data", text, "--precision", "high"]
     run = tmp_path / "run"
-    assert call(train.main, *arguments, "--precision", "high", "--out", run)[0] == 0
+    assert call(train.main, *arguments, "--out", run)[0] == 0
     assert seen == {name: {"high"} for name in ("train_step", "loss_fn", "prefill", "step")}
     seen.clear()
     assert call(train.main, "--resume", run, "--steps", 3)[0] == 0

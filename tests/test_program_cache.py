@@ -1,8 +1,10 @@
+import contextlib
 import os
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from jax_attn.compiling.program_cache import UNFINISHED_AFTER_S, keep_programs, remove_unfinished
@@ -41,9 +43,22 @@ def test_the_folder_that_the_user_has_named_to_jax_is_used(tmp_path):
     assert not (tmp_path / "ours").exists()
 
 
+@contextlib.contextmanager
+def jaxs_folder(folder):
+    """What JAX has been told, in this process."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", folder)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
-    assert start(tmp_path / "file" / "programs") == "None"
+    with jaxs_folder(None):
+        keep_programs(tmp_path / "file" / "programs")
+        assert jax.config.jax_compilation_cache_dir is None
 
 
 @pytest.mark.parametrize(("age", "gone"), [(2 * UNFINISHED_AFTER_S, True), (0.0, False)])
@@ -59,6 +74,7 @@ def test_half_a_program_is_removed_when_nobody_can_be_writing_it(tmp_path, age, 
 
 
 def test_keeping_twice_changes_nothing(tmp_path):
-    """This process has a folder already: the tests' own."""
-    keep_programs(tmp_path / "other")
+    with jaxs_folder(str(tmp_path / "first")):
+        keep_programs(tmp_path / "other")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "first")
     assert not (tmp_path / "other").exists()
