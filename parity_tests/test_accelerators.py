@@ -82,6 +82,6 @@ def whole_gradient_checks(rng: np.random.Generator) -> Checks:
             yield holds(f"4,095 times one of {n_rows} ids, {where}", bool((got == whole).all()))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_checks(seed):
     assert_all(checks(seed))

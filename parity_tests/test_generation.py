@@ -36,10 +36,9 @@ MARGIN = 1e-3  # between the two best tokens; nearer than rounding, float32 may 
 MODELS = {
     "bigram": pairs.bigram(),
     "single head": pairs.single_head(),
-    # Two layers in one of them are enough to tell whose keys and values are whose.
-    "lecture GPT": pairs.gpt("lecture", block_size=WINDOW, n_layer=1),
+    "lecture GPT": pairs.gpt("lecture", block_size=WINDOW),
     "gpt2 GPT": pairs.gpt("gpt2", block_size=WINDOW),
-    "a model without a cache": pairs.gpt("gelu", block_size=WINDOW, n_layer=1),
+    "a model without a cache": pairs.gpt("gelu", block_size=WINDOW),
 }
 
 
@@ -179,6 +178,6 @@ def sample_checks(rng: np.random.Generator) -> Checks:
         yield same_bits(f"sample, top_k {top_k}", expected, got)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_checks(seed):
     assert_all(checks(seed))
