@@ -182,9 +182,8 @@ def lecture_attention(query, key, value, causal=True, scale=None):
     return lecture_weights(query, key, mask.tril() if causal else mask, scale=scale) @ value
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))
 
 
 @pytest.mark.parametrize(

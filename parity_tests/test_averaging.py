@@ -41,9 +41,8 @@ def checks_of_shape(rng: np.random.Generator, batch: int, length: int, channels:
         )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))
 
 
 @pytest.mark.parametrize(("batch", "length", "channels"), [(1, 17, 1), (3, 2, 4)])

@@ -66,9 +66,8 @@ def observe_port(model: Any, arrays: Any) -> dict[str, Any]:
     return states | {"wei": model.attention_weights(idx), "logits": model(idx)}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 from flax import nnx
 
@@ -220,6 +219,5 @@ def draw_smooth(pair: Pair, draw: Callable[[], Arrays], run: Callable[[Any, Any]
             return arrays
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))

@@ -213,9 +213,8 @@ def port_estimate(model: Any, arrays: Any) -> Any:
     return np.array(jax_attn.estimate_loss(model, batches, len(arrays["inputs"])))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))
 
 
 @pytest.mark.parametrize("label", [-2, V])

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 import torch
 from flax import nnx
 from flax.nnx.nn.attention import dot_product_attention_weights
@@ -260,6 +259,5 @@ def adamw_checks(rng: np.random.Generator) -> Checks:
     yield semantic("NumPy AdamW", reference, port, arrays)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_checks(seed):
-    assert_all(checks(seed))
+def test_checks():
+    assert_all(checks(0))

@@ -1,10 +1,8 @@
 """`train.py --rng torch` against the lecture's scripts, run by torch from the same seed."""
 
-import functools
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ import torch_ref
 import train
 from jax_attn import Corpus, load_corpus, load_model, to_state_dict
 from jax_attn.lecture import lecture_corpus
-from jax_attn.runs import run as runs
 
 SEED, STEPS, EVAL_EVERY, B, T = 7, 12, 6, 4, 8
 
@@ -24,14 +21,6 @@ PRINTED_PAIRS = (
     "4.7305 4.7241 2.8110 2.8249 2.5434 2.5682 2.4932 2.5088 2.4863 2.5035 "
     "2.4665 2.4921 2.4683 2.4936 2.4696 2.4846 2.4638 2.4879 2.4738 2.4911"
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def shared_programs() -> Iterator[None]:
-    """A run and its end made again share their programs: the optimizer is a static argument."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "make_optimizer", functools.cache(runs.make_optimizer))
-        yield
 
 
 def call_train(*arguments: object) -> None:

@@ -30,6 +30,14 @@ CONFIGS = {
         accumulate_steps=2,
     ),
 }
+# What each takes on an accelerator unless it is told otherwise; GPT-2 what it can be told, too.
+DTYPES = [
+    ("bigram", "float32"),
+    ("head", "float32"),
+    ("lecture", "bfloat16"),
+    ("gpt2", "bfloat16"),
+    ("gpt2", "float32"),
+]
 PROGRAMS = ("training", "evaluation", "sampling")
 PROMPTS = (1, 2, 17, 127, 128, 129, 1024)
 VOCAB_SIZE = 65

@@ -1,6 +1,5 @@
 """One strict harness for all tests: highest matmul precision, no silent rank promotion."""
 
-import functools
 import os
 import sys
 
@@ -10,7 +9,6 @@ import jax
 import jaxtyping
 import pytest
 
-import jax_attn.runs.run
 import jax_attn.runs.session
 from jax_attn.runs.painter import Painter
 
@@ -29,19 +27,6 @@ def unchecked():
 def x64():
     """float64 on the JAX side for one test."""
     with jax.enable_x64(True):
-        yield
-
-
-@pytest.fixture(scope="module")
-def shared_programs():
-    """Runs of one process and of the same settings train by one program, compiled once.
-
-    The optimizer is a static argument, like no other even of the same settings: with one of its own
-    every run is traced and compiled anew.
-    """
-    make_optimizer = functools.cache(jax_attn.runs.run.make_optimizer)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax_attn.runs.run, "make_optimizer", make_optimizer)
         yield
 
 

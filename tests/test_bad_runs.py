@@ -18,14 +18,14 @@ from jax_attn.runs import checksums
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 
-pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 ROOT = Path(__file__).parent.parent
 RUN = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "9"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, shared_programs, no_pictures):
+def made(tmp_path_factory, no_pictures):
     """A finished run of six steps with checkpoints 3 and 6, and its text."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)

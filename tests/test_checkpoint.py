@@ -15,8 +15,6 @@ from jax_attn.config import BigramShape
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.run import Run
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
-
 CONFIG = ja.TrainConfig(
     model=BigramShape(), steps=9, batch_size=4, block_size=8, learning_rate=1e-2, eval_every=3,
     checkpoint_every=3,

@@ -20,7 +20,7 @@ from jax_attn.runs.painter import Painter
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import EVALUATION_TOKENS
 
-pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample-tokens", "40"]

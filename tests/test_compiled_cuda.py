@@ -5,14 +5,21 @@ from dataclasses import replace
 
 import pytest
 
-from tests.compiled_programs import CONFIGS, FLASH, PROGRAMS, PROMPTS, compile_prompt, program_text
+from tests.compiled_programs import (
+    CONFIGS,
+    DTYPES,
+    FLASH,
+    PROGRAMS,
+    PROMPTS,
+    compile_prompt,
+    program_text,
+)
 
 FORWARD, BACKWARD = '"__cudnn$fmhaSoftmax"', '"__cudnn$fmhaSoftmaxBackward"'
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("model", CONFIGS)
+@pytest.mark.parametrize(("model", "dtype"), DTYPES)
 def test_it_compiles(model, program, dtype):
     text = program_text(model, dtype, "h100", program)
     flash = FLASH.get((model, program), 0) if dtype == "bfloat16" else 0

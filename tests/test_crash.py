@@ -11,7 +11,7 @@ from tests.crash.killing import Killer
 from tests.crash.planted import FAULTS
 from tests.crash.scenario import TEXT, Scenario, differences, finished
 
-pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SCENARIO = Scenario(steps=12, eval_every=4, checkpoint_every=1)
 
@@ -26,7 +26,7 @@ def train_here(folder, name):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, shared_programs, no_pictures):
+def alone(tmp_path_factory, no_pictures):
     """A finished run, and what it came to."""
     folder = tmp_path_factory.mktemp("crash")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")

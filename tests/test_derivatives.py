@@ -23,7 +23,6 @@ SMALL = {"vocab_size": V, "block_size": T, "n_layer": 1, "n_head": 2, "n_embd": 
 MODELS = {
     "bigram": lambda **how: ja.BigramLanguageModel(V, **how),
     "head": lambda **how: ja.SingleHeadLanguageModel(V, T, C, 3, **how),
-    "lecture": lambda **how: ja.GPT(ja.GPTConfig(**SMALL), **how),
     "gpt2": lambda **how: ja.GPT(ja.GPTConfig.gpt2(**SMALL), **how),
 }
 STEP = 1e-6

@@ -12,7 +12,7 @@ from jax_attn.nn.flash import Accelerator
 from jax_attn.runs import session
 from jax_attn.runs.device_choices import choose_for_device
 
-pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 H100, TURING, TPU = Accelerator("cuda", 9.0), Accelerator("cuda", 7.5), Accelerator("tpu")
 ROCM = Accelerator("rocm")

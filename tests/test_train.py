@@ -14,7 +14,7 @@ import jax_attn as ja
 import train as command
 from jax_attn.config import BigramShape
 
-pytestmark = pytest.mark.usefixtures("shared_programs", "no_pictures")
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CONFIG = dataclasses.replace(
     ja.PRESETS["mini"][1],
@@ -43,7 +43,7 @@ def bits(model):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, shared_programs, no_pictures):
+def whole(tmp_path_factory, no_pictures):
     """The run that all others are to agree with, and its text."""
     folder = tmp_path_factory.mktemp("whole")
     text = folder / "text.txt"
@@ -78,14 +78,21 @@ def test_the_command_makes_the_same_bits(whole, call, tmp_path):
 
 def test_in_a_thread_and_twice_in_a_process(whole, tmp_path, capsys):
     text, result, _ = whole
-    results = []
+    results, compiled = [], []
 
     def work():
         results.append(ja.train(CONFIG, data=text, out=tmp_path / "run"))
 
+    def count(event, *_, **__):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            compiled.append(event)
+
     thread = threading.Thread(target=work)
+    jax.monitoring.register_event_duration_secs_listener(count)
     thread.start()
     thread.join()
+    jax.monitoring.unregister_event_duration_listener(count)
+    assert compiled == []
     assert bits(results[0].model) == bits(result.model)
     assert "step 12: training loss" in capsys.readouterr().out
 

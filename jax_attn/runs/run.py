@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 import jax
 import optax
 
-from jax_attn.config import TrainConfig
+from jax_attn.config import OptimizerConfig, TrainConfig
 from jax_attn.data import CharTokenizer, Corpus
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
@@ -206,7 +207,7 @@ class Run:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def optimizer(self) -> optax.GradientTransformation:
-        return make_optimizer(self.config.optimizer, self.config.learning_rate, self.config.steps)
+        return _optimizer(self.config.optimizer, self.config.learning_rate, self.config.steps)
 
     def fresh_model(self) -> LanguageModel:
         """The run's model as it was before the first step."""
@@ -224,6 +225,18 @@ class Run:
 def versions_in_use() -> dict[str, str]:
     """Of the libraries that decide a run's bits."""
     return {name: version(name) for name in VERSIONED}
+
+
+@functools.cache
+def _optimizer(
+    config: OptimizerConfig, learning_rate: float, steps: int
+) -> optax.GradientTransformation:
+    """One for all runs of the same settings.
+
+    It is a static argument of the training program, like no other even of the same settings: a
+    second run in this process would be traced and compiled anew.
+    """
+    return make_optimizer(config, learning_rate, steps)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

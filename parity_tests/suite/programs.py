@@ -12,8 +12,9 @@ def forget_programs() -> None:
     """To be called whenever the port's code has changed: a constructor may make something else."""
     templates.clear()
     for _, value in port_bindings():
-        if hasattr(value, "clear_cache") and not inspect.isclass(value):
-            value.clear_cache()
+        for clear in ("clear_cache", "cache_clear"):  # of jax.jit, of functools.cache
+            if hasattr(value, clear) and not inspect.isclass(value):
+                getattr(value, clear)()
 
 
 def port_bindings() -> list[tuple[tuple[Any, str], Any]]:
