@@ -22,7 +22,7 @@ from parity_tests.suite.gradients import by_reference_name, heads_joined
 from parity_tests.suite.pairs import B, C, H, K, Pair, S, T
 from parity_tests.suite.tiers import Arrays, Function, assert_all, both_tiers, numeric, semantic
 from parity_tests.test_attention import lecture_attention
-from parity_tests.test_gradients import IGNORE, OUTPUT, draw_smooth, of_output
+from parity_tests.test_gradients import OUTPUT, draw_smooth, model_arrays, of_output
 from parity_tests.test_loss import output_arrays, output_in_parts, output_reference
 
 MODELS = {
@@ -149,16 +149,8 @@ def test_modules(name):
 def test_models(name):
     pair, rng = MODELS[name], np.random.default_rng(0)
 
-    def draw() -> Arrays:
-        targets = pairs.tokens(rng, B, T)
-        targets[0, 2:4] = IGNORE
-        return {
-            "weights": pair.weights(rng),
-            "idx": pairs.tokens(rng, B, T),
-            "targets": targets,
-        }
-
-    arrays = {**draw_smooth(pair, draw, lambda m, a: m(a["idx"])), "direction": pair.weights(rng)}
+    smooth = draw_smooth(pair, lambda: model_arrays(pair, rng), lambda m, a: m(a["idx"]))
+    arrays = {**smooth, "direction": pair.weights(rng)}
     assert_all(
         iter(
             [

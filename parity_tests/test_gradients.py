@@ -51,14 +51,7 @@ def model_checks(name: str, pair: Pair, rng: np.random.Generator) -> Checks:
     """With 14 tokens of 11 kinds every model sees some id twice: its row's gradients must add."""
 
     def draw() -> Arrays:
-        targets = pairs.tokens(rng, B, T)
-        targets[0, 2:4] = IGNORE
-        return {
-            "weights": pair.weights(rng),
-            "idx": pairs.tokens(rng, B, T),
-            "targets": targets,
-            "cotangent": rng.normal(size=(B, T, V)),
-        }
+        return model_arrays(pair, rng) | {"cotangent": rng.normal(size=(B, T, V))}
 
     arrays = draw_smooth(pair, draw, lambda m, a: m(a["idx"]))
     yield from both_tiers(
@@ -86,6 +79,13 @@ def model_checks(name: str, pair: Pair, rng: np.random.Generator) -> Checks:
             arrays,
             budget=GRADIENT,
         )
+
+
+def model_arrays(pair: Pair, rng: np.random.Generator) -> dict[str, Any]:
+    """Weights, tokens, and targets of which two are to be ignored."""
+    targets = pairs.tokens(rng, B, T)
+    targets[0, 2:4] = IGNORE
+    return {"weights": pair.weights(rng), "idx": pairs.tokens(rng, B, T), "targets": targets}
 
 
 def loss_gradients(model: Any, arrays: Any, parts: int) -> dict[str, Any]:
