@@ -69,6 +69,13 @@ def test_the_newest_comes_back_as_it_was(run):
     assert names(run) == ["3", "6"]
 
 
+@pytest.mark.parametrize("name", ["[red]", "*", "a?b", "a b:smile:лес"])
+def test_in_a_folder_of_any_name(tmp_path, name):
+    run = Run.create(tmp_path / name / "run", CONFIG, CORPUS)
+    save(run, 3, 6)
+    assert_same(restore(run), state_at(run, 6))
+
+
 def test_the_newest_and_the_best_are_kept(run):
     save(run, 1, 2, 3, 4, 5, 6, losses=[4.0, 2.0, 3.0, float("nan"), 5.0, 6.0])
     assert names(run) == ["2", "4", "5", "6"]

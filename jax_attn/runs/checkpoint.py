@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import glob
 import logging
 import math
 import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -53,6 +55,7 @@ class Checkpoints:
         self._writing: Future[None] | None = None
         self._faulty: set[int] = set()
         self._newest: Path | None = None
+        self._links = contextlib.ExitStack()  # ended with the checkpoints
 
     @functools.cached_property
     def _orbax(self) -> Any:
@@ -61,6 +64,16 @@ class Checkpoints:
         # Orbax logs a failure with several tracebacks, and raises it too.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         return ocp.StandardCheckpointer()
+
+    @functools.cached_property
+    def _path_for_orbax(self) -> Path:
+        """Of the checkpoints: it finds its files by patterns, to which * ? [ are no characters."""
+        path = self._run.checkpoints_path.absolute()
+        if glob.escape(str(path)) == str(path):
+            return path
+        link = Path(self._links.enter_context(tempfile.TemporaryDirectory())) / "checkpoints"
+        link.symlink_to(path, target_is_directory=True)
+        return link
 
     def prepare(self) -> None:
         """Imports Orbax, before the first save has to."""
@@ -87,7 +100,7 @@ class Checkpoints:
             # Known beforehand, because TensorStore's threads stop noisily when a write fails.
             if shutil.disk_usage(partial).free < sum(a.nbytes for a in arrays.values()) + SPARE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._orbax.save(partial.absolute() / "arrays", arrays)
+            self._orbax.save(self._path_for_orbax / partial.name / "arrays", arrays)
         self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
@@ -97,6 +110,7 @@ class Checkpoints:
         finally:
             self._background.shutdown()
             self._orbax.close()
+            self._links.close()
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint; None when there is none yet.
@@ -120,7 +134,7 @@ class Checkpoints:
             for name, x in jax.eval_shape(_named_arrays, like).items()
         }
         try:
-            arrays = self._orbax.restore(folder.absolute() / "arrays", template)
+            arrays = self._orbax.restore(self._path_for_orbax / folder.name / "arrays", template)
             return _from_named_arrays(like, arrays)
         except Exception as error:  # Orbax and TensorStore raise of every kind
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,153 @@
+"""What is right, whatever was drawn."""
+
+import json
+import math
+import re
+import signal
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+import jax_attn as ja
+from jax_attn.runs.report import evaluation_sizes
+from jax_attn.runs.run import Run
+from tests.drawn.command_lines import CommandLine
+from tests.drawn.process import Outcome, resume
+from tests.drawn.texts import TEXTS
+
+NEVER = ("Traceback", "Exception ignored", "Fatal Python error", "Segmentation fault", "Error in ")
+MOST_LINES = 4  # of an error, a remark among them
+LONG_RUN = 1000  # steps beyond which a stopped run is not taken to its end
+CURSOR = re.compile(rb"\x1b\[\?25|\x1b\[\d*[ABCDJK]|\r(?!\n)")
+
+
+def faults(line: CommandLine, outcome: Outcome) -> list[str]:
+    """In words; none if all is well."""
+    found = []
+    try:
+        found += _faults(line, outcome)
+    except ja.InputError as error:  # of what was to be read
+        found.append(str(error))
+    return found
+
+
+def _faults(line: CommandLine, outcome: Outcome) -> Iterator[str]:
+    if outcome.code is None:
+        yield "it did not end"
+        return
+    words = outcome.said + outcome.err.decode("utf-8", errors="replace")
+    yield from (f"{word!r} is said" for word in NEVER if word in words)
+    allowed = {0, 1, 2, *(128 + n for n in outcome.signals), *(-n for n in outcome.signals)}
+    if line.output == "head":
+        allowed |= {128 + signal.SIGPIPE, -signal.SIGPIPE}
+    if outcome.code not in allowed:
+        yield f"exit code {outcome.code}"
+    if line.output == "file" and line.text != "escape sequences" and CURSOR.search(outcome.out):
+        yield "a file holds the movements of a cursor"
+    if outcome.code == 2:
+        yield from _refused(line, outcome)
+    elif line.program in ("train", "resume"):
+        yield from _trained(line, outcome)
+    elif line.program == "generate" and outcome.code == 0 and line.output in ("pipe", "file"):
+        yield from _sampled(line, outcome)
+
+
+def _refused(line: CommandLine, outcome: Outcome) -> Iterator[str]:
+    errors = outcome.err.decode("utf-8", errors="replace").strip().splitlines()
+    if not errors:
+        yield "refused without a word"
+    if len(errors) > MOST_LINES and "╭" not in errors[0] and "+-" not in errors[0]:
+        yield f"refused in {len(errors)} lines"
+    if line.program == "train" and outcome.run.exists():
+        yield "refused, and a folder is left"
+
+
+def _trained(line: CommandLine, outcome: Outcome) -> Iterator[str]:
+    if not outcome.run.exists():
+        if outcome.code == 0 or (outcome.code == 1 and not outcome.signals):
+            yield "there is no folder"
+        return
+    run = Run.open(outcome.run)
+    if outcome.code != 0:
+        if outcome.signals and run.config.steps <= LONG_RUN:
+            again = resume(outcome.run)
+            if again.code not in (0, 1):
+                yield f"it cannot be gone on with: {again.said[-300:]}{again.err.decode()[-500:]}"
+            elif again.code == 0:
+                yield from _whole(line, again)
+        return
+    yield from _whole(line, outcome)
+
+
+def _whole(line: CommandLine, outcome: Outcome) -> Iterator[str]:
+    """A run that says that it has come to its end."""
+    run = Run.open(outcome.run)
+    records = [json.loads(x) for x in run.metrics_path.read_text(encoding="utf-8").splitlines()]
+    steps = [record["step"] for record in records]
+    if steps != sorted(set(steps)) or steps[-1] < run.config.steps:
+        yield f"records of steps {steps[:20]}, of {run.config.steps}"
+    sample = (run.path / "sample.txt").read_bytes().decode("utf-8")
+    if len(sample) != 1 + run.config.sample_tokens + 1:
+        yield f"a sample of {len(sample) - 2} characters"
+    names = {path.name for path in run.path.iterdir()}
+    if not {"config.json", "tokenizer.json", "checkpoints", "sample.txt"} <= names:
+        yield f"the folder holds {sorted(names)} only"
+    shown = line.output in ("pipe", "file") and _shows_everything(line) and not outcome.signals
+    if shown and sample.rstrip("\n") not in outcome.said:
+        yield "the sample printed is not the one kept"
+    if line.program != "train" or outcome.text is None:
+        return
+    symbols = _symbols(line)
+    if symbols is not None and run.tokenizer.characters != symbols:
+        yield f"symbols {run.tokenizer.characters!r} instead of {symbols!r}"
+    yield from _the_models(run, line, records)
+
+
+def _the_models(run: Run, line: CommandLine, records: list[dict]) -> Iterator[str]:
+    """The loss that is recorded is that of the model that is kept, on this text."""
+    text = _decoded(line)
+    if text is None or run.config.dtype != "float32":
+        return
+    tokens = run.tokenizer.encode(text)
+    validation = tokens[int(0.9 * len(tokens)) :]
+    bound = getattr(run.config, "eval_tokens", 0) or len(validation)
+    loss = ja.evaluate(
+        ja.load_model(run.path),
+        jnp.asarray(np.asarray(validation[:bound], np.int32)),
+        **evaluation_sizes(run.config),
+    )
+    recorded = records[-1].get("val_loss", math.nan)
+    if not math.isclose(loss, recorded, rel_tol=1e-4):
+        yield f"validation loss {recorded} is recorded, {loss} is the model's"
+
+
+def _sampled(line: CommandLine, outcome: Outcome) -> Iterator[str]:
+    tokenizer = Run.open(outcome.run).tokenizer
+    options = dict(zip(line.arguments[::2], line.arguments[1::2], strict=True))
+    length = int(options["--tokens"]) + len(options.get("--prompt", "x"))
+    if not _shows_everything(line):
+        return
+    text = outcome.out.decode("utf-8").removesuffix("\n")
+    if len(text) != length:
+        yield f"{len(text)} characters, not {length}"
+    strange = set(text) - set(tokenizer.characters) - {"\ufffd"}
+    if strange:
+        yield f"symbols that the model does not know: {strange}"
+
+
+def _shows_everything(line: CommandLine) -> bool:
+    """Whether all characters reach the output as they are."""
+    return not {"PYTHONIOENCODING", "LC_ALL"} & line.environment.keys()
+
+
+def _decoded(line: CommandLine) -> str | None:
+    try:
+        return TEXTS[line.text].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _symbols(line: CommandLine) -> str | None:
+    text = _decoded(line)
+    return None if text is None else "".join(sorted(set(text)))
