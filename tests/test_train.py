@@ -18,7 +18,10 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CONFIG = dataclasses.replace(
     ja.PRESETS["mini"][1],
-    model=dataclasses.replace(ja.PRESETS["mini"][1].model, n_layer=1, n_head=2, n_embd=8),
+    model=dataclasses.replace(
+        ja.PRESETS["mini"][1].model, n_layer=1, n_head=2, n_embd=8, dropout_rate=0.2
+    ),
+    dtype="bfloat16",
     batch_size=2,
     block_size=8,
     steps=12,
@@ -28,7 +31,8 @@ CONFIG = dataclasses.replace(
 )
 FLAGS = [
     *("mini", "--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8"),
-    *("--batch-size", "2", "--block-size", "8", "--steps", "12", "--eval-every", "4"),
+    *("--model.dropout-rate", "0.2", "--dtype", "bfloat16", "--batch-size", "2"),
+    *("--block-size", "8", "--steps", "12", "--eval-every", "4"),
     *("--checkpoint-every", "6", "--sample-tokens", "20"),
 ]
 

@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ class OwnDerivative:
         """`forward(*arguments)`: result, saved; `backward(*nondiff, saved, cotangent)`."""
         self._forward, self.backward = forward, backward
 
+    @no_type_check  # of anything, and its inner functions would be prepared anew for every call
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arguments = self._signature.bind(*args, **kwargs).args
         static = tuple(arguments[i] for i in self.static_places)

@@ -72,14 +72,15 @@ def product(a: Array, b: Array, out_dtype: DTypeLike) -> Array:
     bfloat16 result outright, XLA multiplies widened operands, which takes three times as long.
     """
 
+    if jnp.dtype(out_dtype) != jnp.bfloat16:
+        return jnp.matmul(a, b, preferred_element_type=out_dtype)
+
     def outright(a, b):
         return jnp.matmul(a, b, preferred_element_type=out_dtype)
 
     def rounded_at_the_end(a, b):
         return jnp.matmul(a, b, preferred_element_type=jnp.float32).astype(out_dtype)
 
-    if jnp.dtype(out_dtype) != jnp.bfloat16:
-        return outright(a, b)
     return jax.lax.platform_dependent(a, b, cpu=rounded_at_the_end, default=outright)
 
 
