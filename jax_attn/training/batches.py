@@ -50,6 +50,14 @@ class GivenBatches:
     targets: Any  # any integers [N B T]
     first_step: Any  # int32 []
 
+    def with_room(self, n_steps: int) -> GivenBatches:
+        """The same, filled up to [n_steps B T], as a program of so many takes them."""
+        if len(self.inputs) == n_steps:
+            return self
+        room = [(0, n_steps - len(self.inputs)), (0, 0), (0, 0)]
+        inputs, targets = (jnp.pad(x, room) for x in (self.inputs, self.targets))
+        return GivenBatches(inputs, targets, self.first_step)
+
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
         row = step - self.first_step
         return self.inputs[row].astype(jnp.int32), self.targets[row].astype(jnp.int32)
