@@ -227,8 +227,8 @@ class TrainConfig:
         ends = schedule.schedule_steps or self.steps
         if schedule.schedule == "cosine" and not schedule.final_fraction and ends < self.steps:
             raise InputError(
-                f"the learning rate would be 0 from step {ends:,} on, where the cosine ends: nothing "
-                f"would be trained; give schedule_steps {self.steps} or a final_fraction above 0"
+                f"the learning rate would be 0 from step {ends:,} on, where the cosine ends, and "
+                f"train nothing; give schedule_steps {self.steps} or a final_fraction above 0"
             )
 
     @property

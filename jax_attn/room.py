@@ -6,12 +6,16 @@ import os
 
 from jax_attn.errors import InputError
 
+SURELY_THERE = 1 << 28  # bytes that need no looking
+
 
 def require_room(n_bytes: int, what: str) -> None:
     """InputError, with both sizes, for more than this machine or its accelerator has.
 
     `what` takes `n_bytes`. What just fits may still find that others have taken the room.
     """
+    if n_bytes < SURELY_THERE:
+        return
     room = max(_machine_memory(), _device_memory())
     if room and n_bytes > room:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from jax_attn.models.language_model import count_parameters
 from jax_attn.runs.ahead import CompiledAhead, compile_training
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.chunks import chunk_end, longest_chunk, most_steps
+from jax_attn.runs.divergence import Divergence
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import evaluate_split
 from jax_attn.runs.run import Run
@@ -59,6 +61,9 @@ class TrainingLoop:
         self.healthy = True
         here = recorded.get("step") == self.step
         self.validation_loss: float | None = recorded.get("val_loss") if here else None
+        earlier = [] if restored is None else [r.get("val_loss", math.inf) for r in run.records()]
+        vocab_size = shapes.model().token_embedding_table.num_embeddings
+        self.divergence = Divergence(config, vocab_size, earlier)
         self._seconds_before = recorded.get("elapsed_s", 0.0)
         self.random_batches = RandomBatches(
             jnp.asarray(corpus.train),
@@ -80,9 +85,7 @@ class TrainingLoop:
             restored = restored or TrainState.create(initial, self._optimizer)
             self.script.skip(restored)
         elif self.step < config.steps:
-            self._ahead = CompiledAhead(
-                shapes, self._batches, self._optimizer, self._room, config
-            )
+            self._ahead = CompiledAhead(shapes, self._batches, self._optimizer, self._room, config)
         self.state = restored or run.fresh()
         checkpoints.prepare()
 
@@ -179,6 +182,8 @@ class TrainingLoop:
             f"step {self.step:,}: training loss {record['train_loss']:.4f}, "
             f"validation loss {loss:.4f}"
         )
+        if self.divergence.look(record["train_loss"], loss):
+            progress.say(f"step {self.step:,}: {self.divergence.remark}")
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self._run.config.steps

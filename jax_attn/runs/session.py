@@ -18,6 +18,7 @@ from jax_attn.errors import InputError
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use
+from jax_attn.runs.least_memory import require_memory
 from jax_attn.runs.loop import Record, TrainingLoop
 from jax_attn.runs.painter import Painter
 from jax_attn.runs.progress import TrainingProgress
@@ -50,6 +51,7 @@ class Session:
         config = dataclasses.replace(config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
+        require_memory(config)
         run = Run.create(folder or _unused_folder(name), config, corpus)
         for reason in reasons:
             self._say(f"chosen   {reason}")
@@ -152,6 +154,8 @@ class Session:
                     self._say,
                     loop.validation_loss,
                 )
+            if loop.divergence.remark is not None:
+                self._say(loop.divergence.remark)
 
 
 def _unused_folder(name: str) -> Path:

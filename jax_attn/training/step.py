@@ -19,6 +19,8 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer
 
 from jax_attn.compiling.options import compiled
+from jax_attn.domains import SIZE
+from jax_attn.errors import InputError
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
@@ -87,6 +89,10 @@ def loss_and_gradients(
     share of the whole batch's mean: the result is that of the whole batch, up to rounding, but for
     dropout, which every part draws for itself.
     """
+    if inputs.shape[0] % SIZE.check("accumulate_steps", accumulate_steps):
+        raise InputError(
+            f"{inputs.shape[0]} sequences are not divisible by accumulate_steps {accumulate_steps}"
+        )
     n_counted = (targets != IGNORE).sum(dtype=jnp.int32)
 
     def of_part(rest, part):
@@ -186,6 +192,7 @@ def train_chunk(
     `count` makes it so many of them, from 0 to `n_steps`: one program for chunks of all lengths.
     The losses after those are 0.
     """
+    SIZE.check("n_steps", n_steps)
     # Drawn for all steps at once: a draw is a hundred operations, for one step as for many, and
     # takes as long as the rest of a small model's step.
     first_step = state.step
