@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jax_attn.domains import SIZE
+from jax_attn.errors import InputError
+
 
 @runtime_checkable
 class Batches(Protocol):
@@ -28,7 +31,12 @@ class RandomBatches:
     block_size: int = field(metadata={"static": True})
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
-        """Every start from 0 to N - T - 1 is equally likely."""
+        """Every start from 0 to N - T - 1 is equally likely. InputError where there is none."""
+        SIZE.check("batch_size", self.batch_size)
+        if self.tokens.shape[0] <= SIZE.check("block_size", self.block_size):
+            raise InputError(
+                f"{self.tokens.shape[0]} tokens are too few for block_size {self.block_size}"
+            )
         starts = jax.random.randint(
             jax.random.fold_in(self.key, step),
             (self.batch_size, 1),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_attn.config import OptimizerConfig
+from jax_attn.domains import FINITE, POSITIVE, SIZE
 
 
 def learning_rate_schedule(
@@ -14,8 +15,11 @@ def learning_rate_schedule(
 
     Of W steps of warm-up the first has 1/W of the learning rate and the last has all of it. The
     cosine ends at `final_fraction * learning_rate` after `steps` steps, where it stays; a
-    `schedule_steps` in `config` takes the place of `steps`.
+    `schedule_steps` in `config` takes the place of `steps`. InputError for a learning rate that is
+    not finite, and for steps below 1.
     """
+    learning_rate = FINITE.check("learning_rate", learning_rate)
+    steps = SIZE.check("steps", steps)
     steps = config.schedule_steps or steps
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "cosine":
@@ -36,6 +40,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
     optax's own leaves out the 1e-6.
     """
+    max_norm = POSITIVE.check("max_norm", max_norm)
 
     def init(params):
         del params

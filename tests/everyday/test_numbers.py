@@ -235,6 +235,12 @@ FUNCTIONS = [
     ("evaluation in no batches", lambda: evaluated(batch_size=0), "batch_size is 0"),
     ("evaluation of no block", lambda: evaluated(block_size=-2), "block_size is -2"),
     ("an estimate of nothing", lambda: ja.estimate_loss(None, None, 0), "n_batches is 0"),
+    ("a learning rate of nan", lambda: ja.make_optimizer(ja.OptimizerConfig(), NAN, 9),
+     "learning_rate is nan"),
+    ("a schedule of no steps", lambda: ja.learning_rate_schedule(ja.OptimizerConfig(), 0.1, 0),
+     "steps is 0"),
+    ("batches longer than the text", lambda: batch(block_size=9), "9 tokens are too few for block"),
+    ("batches of nothing", lambda: batch(batch_size=0), "batch_size is 0"),
     ("decoding a huge id", lambda: TOKENIZER.decode([0, HUGE]), "ids outside [0, 3)"),
     ("decoding half an id", lambda: TOKENIZER.decode([0, 1.5]), "ids are integers; these are floa"),
     ("a seed of nan", lambda: ja.Generator(NAN), "seed must lie in"),
@@ -246,6 +252,11 @@ FUNCTIONS = [
 
 def config(**changes):
     return ja.TrainConfig(**(vars(ja.PRESETS["bigram"][1]) | changes))
+
+
+def batch(**changes):
+    sizes = {"batch_size": 2, "block_size": 8} | changes
+    return ja.RandomBatches(jnp.zeros(9, jnp.uint8), KEY, **sizes).batch(jnp.int32(0))
 
 
 def evaluated(**changes):
