@@ -36,7 +36,8 @@ class Domain:
 
     def _fault(self, value: Any) -> str | None:
         """What `value` fails to be."""
-        kind, words = (Integral, "an integer") if self.integer else (Real, "a number")
+        kind: Any = Integral if self.integer else Real
+        words = "an integer" if self.integer else "a number"
         if isinstance(value, bool) or not isinstance(value, kind):
             return f"{words}, not {type(value).__name__}"
         if math.isnan(value):
