@@ -50,7 +50,8 @@ class Domain:
 
 
 def _shown(bound: float) -> str:
-    return str(bound) if isinstance(bound, int) else f"{bound:.8g}"
+    short = str(bound) if isinstance(bound, int) else f"{bound:g}"
+    return short if float(short) == bound else f"{bound:.8g}"
 
 
 SIZE = Domain(1, LARGEST_INT32, integer=True)

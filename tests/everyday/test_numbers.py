@@ -48,7 +48,7 @@ FLAGS = [
     ("--accumulate-steps", "-1", "accumulate_steps is -1; it must be at least 0"),
     ("--seed", "4294967296", "seed is 4294967296; it must be at most 4294967295"),
     ("--learning-rate", "nan", "learning_rate is nan; it must be a number"),
-    ("--learning-rate", "inf", "learning_rate is inf; it must be at most 1000000"),
+    ("--learning-rate", "inf", "learning_rate is inf; it must be at most 1e+06"),
     ("--learning-rate", "1e-300", "learning_rate is 1e-300; it must be at least 1.1754944e-38"),
     ("--optimizer.beta1", "nan", "beta1 is nan; it must be a number"),
     ("--optimizer.beta2", "0.99999999999", "beta2 is 0.99999999999; it must be at most 0.99999994"),
