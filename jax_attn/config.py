@@ -10,12 +10,25 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+from jax_attn.domains import (
+    COUNT,
+    DECAY_RATE,
+    DROPOUT_RATE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SIZE,
+    SMALLEST_FLOAT32,
+    Domain,
+    require,
+)
 from jax_attn.errors import InputError
 
 # AdamW moves a parameter by a few times that, at worst (no beta2) by it times gradient / epsilon,
 # and decay moves none away from zero: steps with finite gradients stay within float32, on which
 # `train_step` relies.
-LARGEST_LEARNING_RATE = 1e6
+LEARNING_RATE = Domain(SMALLEST_FLOAT32, 1e6)
 
 # Values of `TrainConfig` that leave a choice to the device (jax_attn/runs/device_choices.py).
 LEFT_OPEN = {"dtype": "auto", "accumulate_steps": 0}
@@ -42,16 +55,14 @@ class GPTConfig:
     layer_norm_epsilon: float = 1e-5  # inside the square root; torch's default, not flax's 1e-6
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "vocab_size", "block_size", "n_layer", "n_head", "n_embd", "layer_norm_epsilon"
-        )
+        require(self, SIZE, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
+        require(self, POSITIVE, "layer_norm_epsilon")
+        require(self, DROPOUT_RATE, "dropout_rate")
         if self.n_embd % self.n_head:
             raise InputError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: "
                 "every head takes an equal share of the channels"
             )
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise InputError(f"dropout_rate {self.dropout_rate} is outside [0, 1)")
         if self.activation not in ("relu", "gelu", "gelu_tanh"):
             raise InputError(
                 f"activation {self.activation!r} is unknown; choose relu, gelu or gelu_tanh"
@@ -108,7 +119,7 @@ class HeadShape:
     head_size: int = 32  # K, channels of the head's query, key and value
 
     def __post_init__(self) -> None:
-        require_positive(self, "n_embd", "head_size")
+        require(self, SIZE, "n_embd", "head_size")
 
 
 @dataclass(frozen=True)
@@ -128,8 +139,7 @@ class GPTShape:
     vocab_size: int = 0  # ids the model knows; 0 = as many as the corpus has symbols
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 0:
-            raise InputError(f"vocab_size is {self.vocab_size}; give 0 (the corpus's) or more")
+        require(self, COUNT, "vocab_size")
         self.gpt_config(vocab_size=1, block_size=1)
 
     def gpt_config(self, vocab_size: int, block_size: int) -> GPTConfig:
@@ -149,19 +159,22 @@ class OptimizerConfig:
     decay: Literal["all", "matrices"] = "all"  # "matrices" spares biases, norms and other vectors
     clip_norm: float = 0.0  # largest global gradient norm; 0 = no clipping
     schedule: Literal["constant", "cosine"] = "constant"  # after the warm-up
-    warmup_steps: int = 0  # linear rise of the learning rate from 0
+    warmup_steps: int = 0  # linear rise of the learning rate; of W steps the first has 1/W of it
     final_fraction: float = 0.1  # where the cosine ends, as a fraction of the learning rate
+    schedule_steps: int | None = None  # when the cosine ends, and stays there; None = after `steps`
 
     def __post_init__(self) -> None:
-        for name in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"{name} {getattr(self, name)} is outside [0, 1)")
-        if not 0.0 <= self.final_fraction <= 1.0:
-            raise InputError(f"final_fraction {self.final_fraction} is outside [0, 1]")
-        require_positive(self, "epsilon")
-        for name in ("weight_decay", "clip_norm", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it cannot be negative")
+        require(self, DECAY_RATE, "beta1", "beta2")
+        require(self, FRACTION, "final_fraction")
+        require(self, POSITIVE, "epsilon")
+        require(self, NOT_NEGATIVE, "weight_decay", "clip_norm")
+        require(self, COUNT, "warmup_steps")
+        if self.schedule_steps is not None:
+            require(self, SIZE, "schedule_steps")
+
+    def depends_on(self, steps: int) -> bool:
+        """Whether the learning rate of any step does, when a run has so many of them."""
+        return self.schedule == "cosine" or self.warmup_steps > steps
 
 
 ModelShape = BigramShape | HeadShape | GPTShape
@@ -179,7 +192,9 @@ class TrainConfig:
     eval_every: int  # steps between evaluations over the whole validation split
     checkpoint_every: int  # steps between checkpoints; the last step is always saved
     data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a UTF-8 file
-    accumulate_steps: int = 1  # micro-batches a step: same result, less memory; 0 = as few as fit
+    # micro-batches a step: less memory; same mean gradient, but each draws its dropout by itself;
+    # 0 = as few as fit
+    accumulate_steps: int = 1
     remat: bool = False  # compute a GPT's inner arrays again instead of keeping them: less memory
     # of the computation; parameters stay float32; auto: bfloat16 on an accelerator that has it
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
@@ -191,28 +206,16 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        require_positive(
-            self,
-            "steps",
-            "batch_size",
-            "block_size",
-            "learning_rate",
-            "eval_every",
-            "checkpoint_every",
-            "sample_tokens",
-        )
-        if not self.learning_rate <= LARGEST_LEARNING_RATE:
-            raise InputError(
-                f"learning_rate is {self.learning_rate}; "
-                f"it must be at most {LARGEST_LEARNING_RATE:g}"
-            )
+        require(self, SIZE, "steps", "batch_size", "block_size")
+        require(self, SIZE, "eval_every", "checkpoint_every", "sample_tokens")
+        require(self, LEARNING_RATE, "learning_rate")
+        require(self, COUNT, "accumulate_steps")
+        require(self, SEED, "seed")
         if not self.learning_rate * self.optimizer.weight_decay <= 1:
             raise InputError(
                 f"learning_rate {self.learning_rate} times weight_decay "
                 f"{self.optimizer.weight_decay} is above 1: a step would decay past zero"
             )
-        if self.accumulate_steps < 0:
-            raise InputError(f"accumulate_steps is {self.accumulate_steps}; give 0 or more")
         if self.accumulate_steps and self.batch_size % self.accumulate_steps:
             raise InputError(
                 f"batch_size {self.batch_size} is not divisible by "
@@ -220,8 +223,13 @@ class TrainConfig:
             )
         if self.rng == "torch" and self.accumulate_steps > 1:
             raise InputError("rng torch draws whole batches: it goes with accumulate_steps 1 only")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed {self.seed} is outside [0, 2^32)")
+        schedule = self.optimizer
+        ends = schedule.schedule_steps or self.steps
+        if schedule.schedule == "cosine" and not schedule.final_fraction and ends < self.steps:
+            raise InputError(
+                f"the learning rate would be 0 from step {ends:,} on, where the cosine ends, and "
+                f"train nothing; give schedule_steps {self.steps} or a final_fraction above 0"
+            )
 
     @property
     def product_precision(self) -> Literal["default", "high", "highest"]:
@@ -267,15 +275,10 @@ def _checked(cls: Any, fields: dict[str, Any]) -> Any:
             fits = isinstance(value, str) and value in get_args(hint)
         elif hint is float:
             fits = type(value) in (int, float)
+        elif hint == int | None:
+            fits = value is None or type(value) is int
         else:
             fits = hint not in (int, str, bool) or type(value) is hint
         if not fits:
             raise TypeError(f"{name} is {value!r:.100}")
     return cls(**fields)
-
-
-def require_positive(config: Any, *names: str) -> None:
-    """Raises InputError naming the first of `names` whose value is not above zero."""
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise InputError(f"{name} is {getattr(config, name)}; it must be greater than 0")

@@ -10,11 +10,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_attn.domains import LARGEST_INT32
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
 
@@ -69,7 +71,12 @@ class CharTokenizer:
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], errors: str = "strict") -> str:
         """The text of some ids. An id outside the vocabulary: InputError, or "�" for "replace"."""
-        ids = np.asarray(ids, dtype=np.int64)
+        given = np.asarray(ids)
+        if given.size and given.dtype.kind not in "iuO":
+            raise InputError(f"ids are integers; these are {given.dtype}")
+        if given.dtype.kind == "O":  # larger than any that NumPy has: outside, all the same
+            given = [LARGEST_INT32 if abs(index(i)) > LARGEST_INT32 else i for i in given.flat]
+        ids = np.asarray(given, dtype=np.int64)
         inside = (ids >= 0) & (ids < self.vocab_size)
         if errors == "strict" and not inside.all():
             raise InputError(

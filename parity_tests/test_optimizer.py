@@ -141,7 +141,7 @@ def learning_rate_at(
 ) -> float:
     """Of step 0, 1, 2, … of `steps`, in plain Python."""
     if step < config.warmup_steps:
-        return learning_rate * step / config.warmup_steps
+        return learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return learning_rate
     done = (step - config.warmup_steps) / (steps - config.warmup_steps)

@@ -63,7 +63,7 @@ def text(tmp_path):
 
 @pytest.fixture
 def blows_up():
-    """A run of train.py that meets NaN at step 5: without beta2 Adam's steps have no bound."""
+    """A run of train.py that meets NaN at step 4: without beta2 Adam's steps have no bound."""
     return [
         *("mini", "--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8"),
         *("--block-size", "16", "--batch-size", "4", "--learning-rate", "1e6"),

@@ -61,7 +61,7 @@ def nothing_is_left_to_compile(config):
     for length_of_split in (5_001, 700):
         evaluate_split(state.model(), np.zeros(length_of_split, np.uint8), config)
     generate(state.model(), begin, length, key=key)
-    train_chunk(state, batches)
+    train_chunk(state, batches, np.int32(2))
     assert of_ahead >= 4
     assert compiled[of_ahead:] == []
 

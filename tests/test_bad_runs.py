@@ -262,12 +262,12 @@ def test_not_a_number_keeps_and_names_the_last_good_checkpoint(call, text, tmp_p
     assert "try a smaller --learning-rate" in out
     for value in ja.to_state_dict(ja.load_model(tmp_path / "run")).values():
         assert np.isfinite(value).all()
-    kept = tmp_path / "run" / "checkpoints" / "4"
+    kept = tmp_path / "run" / "checkpoints" / "3"
     assert f"The state before it is kept in {kept}" in out
     assert f"which operation it is: python train.py --resume {tmp_path / 'run'} --debug-nans" in out
     code, out, _ = call(train.main, "--resume", tmp_path / "run", "--debug-nans")
     assert code == 1
-    assert "step 5: invalid value (nan) encountered in " in out
+    assert "step 4: invalid value (nan) encountered in " in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -165,9 +165,9 @@ class TestBadInput:
             (["--learning-rate", "nan"], "learning_rate is nan"),
             (["--learning-rate", "1e38"], "learning_rate is 1e+38; it must be at most 1e+06"),
             (["--learning-rate", "1e3"], "is above 1: a step would decay past zero"),
-            (["--model.dropout-rate", "1.5"], "dropout_rate 1.5"),
+            (["--model.dropout-rate", "1.5"], "dropout_rate is 1.5"),
             (["--batch-size", "12", "--accumulate-steps", "5"], "not divisible by"),
-            (["--seed", "-1"], "seed -1"),
+            (["--seed", "-1"], "seed is -1"),
             (["medium"], "preset 'medium' is unknown; choose bigram, head, mini"),
         ],
     )
@@ -206,8 +206,8 @@ class TestBadInput:
             (["--prompt", "ROMEO€"], "characters outside the vocabulary: 'E', 'M', 'O', 'R', '€'"),
             (["--prompt", ""], "the prompt is empty"),
             (["--tokens", "0"], "--tokens is 0"),
-            (["--temperature", "-1"], "temperature -1.0 is negative"),
-            (["--top-k", "0"], "top_k 0 keeps no token"),
+            (["--temperature", "-1"], "temperature is -1.0; it must be at least 0"),
+            (["--top-k", "0"], "top_k is 0; it must be greater than 0"),
         ):
             self.refused(call(generate_cli.main, run, *arguments), said)
 

@@ -124,15 +124,24 @@ def test_a_chunk_at_a_time_is_the_same_text_from_the_same_program():
         assert extend._jitted._cache_size() == before
 
 
-def test_an_id_outside_the_vocabulary_poisons_what_sees_it():
-    prompt = prompts(3)
-    prompt[0, 0] = V
-    same_tokens(model_of("lecture"), prompt, **GREEDY)
+@pytest.mark.parametrize("options", [GREEDY, {}, {"top_k": 2}], ids=["greedy", "drawn", "top_k"])
+def test_in_a_program_no_token_follows_an_id_outside_the_vocabulary(options):
+    """Which cannot be refused there. The other rows are what they are without it."""
+    model, prompt = model_of("lecture"), prompts(3)
+    expected = np.array(ja.generate(model, jnp.asarray(prompt), N, key=KEY, **options))
+    prompt[0, 0] = expected[0, 0] = V
+    expected[0, 3:] = -1
+
+    @jax.jit
+    def generated(prompt):
+        return ja.generate(model, prompt, N, key=KEY, **options)
+
+    np.testing.assert_array_equal(generated(prompt), expected)
 
 
-def test_the_first_of_equals_is_the_largest_and_nan_is_larger_than_all():
+def test_the_first_of_equals_is_the_largest_and_none_of_a_row_with_nan():
     scores = np.array([[1, 3, 3], [-np.inf] * 3, [1, np.nan, 5], [np.inf, 1, 2]], np.float32)
-    np.testing.assert_array_equal(jax.jit(first_largest)(scores), np.argmax(scores, axis=-1))
+    np.testing.assert_array_equal(jax.jit(first_largest)(scores), [1, 0, -1, 0])
 
 
 def test_the_key_decides_and_rows_of_a_batch_differ():
@@ -185,8 +194,8 @@ def test_no_new_tokens_is_the_prompt():
     ("tokens", "options", "message"),
     [
         (np.zeros((1, 0), np.int32), {}, "T0 of at least 1"),
-        (np.zeros((1, 1), np.int32), {"temperature": -1.0}, "temperature -1.0 is negative"),
-        (np.zeros((1, 1), np.int32), {"top_k": 0}, "top_k 0 keeps no token"),
+        (np.zeros((1, 1), np.int32), {"temperature": -1.0}, "temperature is -1.0; it must"),
+        (np.zeros((1, 1), np.int32), {"top_k": 0}, "top_k is 0; it must"),
     ],
 )
 def test_impossible_requests_are_refused(tokens, options, message):

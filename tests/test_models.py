@@ -206,7 +206,7 @@ def test_presets_build_models_of_the_corpus_vocabulary(preset):
         ({"n_head": 4}, "n_embd 15 is not divisible by n_head 4"),
         ({"n_layer": 0}, "n_layer is 0; it must be greater than 0"),
         ({"vocab_size": -3}, "vocab_size is -3"),
-        ({"dropout_rate": 1.0}, "dropout_rate 1.0 is outside"),
+        ({"dropout_rate": 1.0}, "dropout_rate is 1.0; it must be less than 1"),
         ({"activation": "swish"}, "activation 'swish' is unknown"),
     ],
 )

@@ -14,7 +14,9 @@ def test_warm_up_then_cosine():
     config = dataclasses.replace(PLAIN, schedule="cosine", warmup_steps=10, final_fraction=0.1)
     rate = ja.learning_rate_schedule(config, 1.0, 110)
     np.testing.assert_allclose(
-        [rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, 0.55, 0.1], atol=1e-6
+        [rate(0), rate(4), rate(9), rate(10), rate(60), rate(110), rate(500)],
+        [0.1, 0.5, 1, 1, 0.55, 0.1, 0.1],
+        atol=1e-6,
     )
 
 

@@ -95,6 +95,16 @@ def run_in_chunks(chunk, after_each=lambda state: None):
     return bits(state), np.concatenate(losses).tobytes()
 
 
+def run_by_one_program(*counts):
+    """Twenty steps, so many at a time."""
+    state, losses = fresh_state(), []
+    for count in counts:
+        state, some = ja.train_chunk(state, BATCHES, OPTIMIZER, 20, count=np.int32(count))
+        losses.append(np.asarray(some)[:count])
+        assert not np.asarray(some)[count:].any()
+    return bits(state), np.concatenate(losses).tobytes()
+
+
 def look(state):
     ja.evaluate(state.model(), TOKENS, block_size=8)
 
@@ -104,6 +114,7 @@ def test_the_length_of_a_chunk_changes_no_bit_and_looking_in_between_neither():
     expected = run_in_chunks(20)
     assert run_in_chunks(1) == expected
     assert run_in_chunks(5, look) == expected
+    assert run_by_one_program(1, 12, 0, 7) == expected
 
 
 def test_another_seed_gives_other_batches_and_other_bits():

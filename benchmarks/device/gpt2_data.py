@@ -27,7 +27,7 @@ class Recipe:
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, 2, …"""
         if step < self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
+            return self.learning_rate * (step + 1) / self.warmup_steps
         done = min((step - self.warmup_steps) / (self.steps - self.warmup_steps), 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)

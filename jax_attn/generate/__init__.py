@@ -10,9 +10,15 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Integer, PRNGKeyArray
 
+from jax_attn.domains import COUNT, LARGEST_INT32, SIZE, TEMPERATURE
+from jax_attn.errors import InputError
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
+from jax_attn.generate.sampling import NO_TOKEN
 from jax_attn.nn.key_value_cache import Cache
+from jax_attn.room import require_room
+
+COPIES = 3  # of the text at a time: on the host, on its way to the device, in the loop
 
 
 def generate(
@@ -28,8 +34,9 @@ def generate(
 
     Every token is predicted from the last `model.block_size` tokens before it, at positions
     counted from the first of those: exactly the lecture's growing and then sliding context.
-    Logits are divided by `temperature` (0 = the likeliest token, no randomness); `top_k` keeps
-    only the k likeliest. The same key gives the same tokens.
+    Logits are divided by `temperature`: 0 is the likeliest token, of equals the first, without
+    randomness, to which small ones come as near as float32 can tell. `top_k` keeps only the k
+    likeliest. The same key gives the same tokens.
 
     Up to `block_size` a token costs one position, for keys and values are kept. Past it every
     position moves with every token, so the whole window is computed again.
@@ -37,17 +44,20 @@ def generate(
     Programs are made for a few lengths of prompt and text (`buckets.bucket`), to which others are
     padded.
 
-    Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
+    Raises InputError, a ValueError, for an empty prompt, ids outside the vocabulary, more tokens
+    than there is room for, a temperature outside [0, 1e30], a top_k below 1, and where the model's
+    logits turn out to be NaN. Inside a compiled program, where ids and logits cannot be looked at,
+    the tokens from there on are -1.
     """
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
     total = tokens.shape[1] + max_new_tokens
     text, _ = extend_to(text, cache, tokens.shape[1], total)
-    if text.shape[1] == total:
-        return text
     if isinstance(text, Tracer):
         return text[:, :total]
-    # On the host, where no length is compiled; jnp.asarray, too, would compile for each.
-    return jax.device_put(np.asarray(text)[:, :total])
+    whole = np.asarray(text)[:, :total]
+    _require_tokens(whole[:, tokens.shape[1] :], tokens.shape[1])
+    # From the host, where no length is compiled; jnp.asarray, too, would compile for each.
+    return text if text.shape[1] == total else jax.device_put(whole)
 
 
 def stream(
@@ -62,8 +72,10 @@ def stream(
 ) -> Iterator[Integer[np.ndarray, "B n"]]:
     """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made.
 
-    All chunks are runs of one compiled program. Raises ValueError at once for what `generate` does.
+    All chunks are runs of one compiled program. Raises InputError for what `generate` does: at
+    once, but for NaN, which is met on the way.
     """
+    chunk = SIZE.check("chunk", chunk)
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
     start, stop = tokens.shape[1], tokens.shape[1] + max_new_tokens
     return _chunks(extend_to, text, cache, start, stop, chunk)
@@ -115,16 +127,18 @@ def _begin(
     top_k: int | None,
 ) -> tuple[Extend, Integer[Array, "B T"], Cache]:
     """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
-    if tokens.ndim != 2 or tokens.shape[1] < 1:
-        raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
-    if temperature < 0:
-        raise ValueError(f"temperature {temperature} is negative; 0 is greedy, 1 the model's own")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k {top_k} keeps no token; give 1 or more, or None")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens {max_new_tokens} is negative")
+    if getattr(tokens, "ndim", None) != 2 or tokens.shape[1] < 1:
+        raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {np.shape(tokens)}")
+    temperature = TEMPERATURE.check("temperature", temperature)
+    top_k = None if top_k is None else SIZE.check("top_k", top_k)
+    max_new_tokens = COUNT.check("max_new_tokens", max_new_tokens)
+    _require_ids(model, tokens)
+    rows, prompt_length = tokens.shape
+    _, width = _lengths(model, prompt_length, max_new_tokens)
+    if width > LARGEST_INT32:
+        raise InputError(f"{width:,} tokens are more than places can be counted in int32")
+    require_room(COPIES * rows * width * 4, f"a text of {rows * width:,} tokens")
     leaves, structure = jax.tree.flatten(model)
-    prompt_length = tokens.shape[1]
     positions, width = _lengths(model, prompt_length, max_new_tokens)
     cast, text, cache = prefill(structure, leaves, _padded(tokens, width), positions=positions)
     leaves = _replaced(leaves, cast)
@@ -145,6 +159,33 @@ def _begin(
         )
 
     return extend_to, text, cache
+
+
+def _require_ids(model: Any, tokens: Integer[Array, "B T0"]) -> None:
+    """InputError unless they are integers in the vocabulary, as far as both are known."""
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise InputError(f"the prompt is of {tokens.dtype}; tokens are integers")
+    table = getattr(model, "token_embedding_table", None)
+    if table is None or isinstance(tokens, Tracer):
+        return
+    ids = np.asarray(tokens)
+    outside = ids[(ids < 0) | (ids >= table.num_embeddings)]
+    if outside.size:
+        raise InputError(
+            f"the prompt has ids outside the vocabulary, [0, {table.num_embeddings}): "
+            f"{', '.join(map(str, np.unique(outside)[:10]))}"
+        )
+
+
+def _require_tokens(made: Integer[np.ndarray, "B n"], first: int) -> None:
+    """InputError where a token, the first of `made` at place `first` of the text, is none."""
+    failed = (made == NO_TOKEN).any(axis=0)
+    if failed.any():
+        place = first + int(failed.argmax())
+        raise InputError(
+            f"the model's logits for token {place:,} of the text are NaN: there is none to choose; "
+            "look for weights that are not finite"
+        )
 
 
 def _lengths(model: Any, prompt_length: int, max_new_tokens: int) -> tuple[int, int]:
@@ -177,5 +218,7 @@ def _chunks(
     while start < total:
         stop = min(start + chunk, total)
         text, cache = extend_to(text, cache, start, stop)
-        yield np.asarray(text)[:, start:stop]
+        made = np.asarray(text)[:, start:stop]
+        _require_tokens(made, start)
+        yield made
         start = stop

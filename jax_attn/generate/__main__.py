@@ -12,6 +12,7 @@ import numpy as np
 from jax_attn.compiling.precision import products
 from jax_attn.compiling.program_cache import keep_programs
 from jax_attn.data import cache_dir
+from jax_attn.domains import SEED, SIZE
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
 from jax_attn.runs.checkpoint import Run, load_model
@@ -36,22 +37,19 @@ def run(record: Run, arguments: Arguments) -> Iterator[str]:
     """The prompt, then its continuation in pieces as they are made."""
     if not arguments.prompt:
         raise InputError("the prompt is empty; give at least one character")
-    if arguments.tokens < 1:
-        raise InputError(f"--tokens is {arguments.tokens}; it must be greater than 0")
+    SIZE.check("--tokens", arguments.tokens)
+    SEED.check("--seed", arguments.seed)
     prompt = jax.device_put(np.asarray(record.tokenizer.encode(arguments.prompt), np.int32)[None])
     model = load_model(arguments.run_dir)
-    try:
-        chunks = stream(
-            model,
-            prompt,
-            arguments.tokens,
-            CHUNK,
-            key=jax.random.key(arguments.seed),
-            temperature=arguments.temperature,
-            top_k=arguments.top_k,
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    chunks = stream(
+        model,
+        prompt,
+        arguments.tokens,
+        CHUNK,
+        key=jax.random.key(arguments.seed),
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+    )
     yield arguments.prompt
     for tokens in chunks:
         yield record.tokenizer.decode(tokens[0], errors="replace")

@@ -52,7 +52,7 @@ def extend(
     block_size = model.block_size
 
     def append(text, length, logits, noise):
-        chosen = first_largest(logits) if greedy else sample(logits / temperature, noise, top_k)
+        chosen = first_largest(logits) if greedy else sample(logits, temperature * noise, top_k)
         return jax.lax.dynamic_update_slice_in_dim(text, chosen[:, None], length, axis=1)
 
     def grow(length, carry, noise):

@@ -6,6 +6,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
+from jax_attn.domains import SIZE
 from jax_attn.nn.layers import Embedding, normal
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
 
@@ -26,6 +27,7 @@ class BigramLanguageModel(nnx.Module):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
+        SIZE.check("vocab_size", vocab_size)
         self.token_embedding_table = Embedding(
             vocab_size,
             vocab_size,

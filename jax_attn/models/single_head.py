@@ -5,6 +5,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
+from jax_attn.domains import SIZE
 from jax_attn.nn.attention import Head
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.nn.layers import Embedding, linear, normal, uniform_fan_in
@@ -27,6 +28,9 @@ class SingleHeadLanguageModel(nnx.Module):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
+        SIZE.check("vocab_size", vocab_size)
+        SIZE.check("block_size", block_size)
+
         def table(rows: int) -> Embedding:
             return Embedding(
                 rows,

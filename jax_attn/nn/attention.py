@@ -4,6 +4,7 @@ Letters: B batch, T query positions, S key/value positions, C channels, H heads,
 """
 
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from jax_attn.domains import COUNT, FINITE, SIZE
 from jax_attn.nn.blocked import blocked_attention
 from jax_attn.nn.dropout import dropout
 from jax_attn.nn.flash import (
@@ -25,6 +27,7 @@ from jax_attn.nn.flash import (
 from jax_attn.nn.key_value_cache import KeyValues
 from jax_attn.nn.layers import linear, uniform_fan_in
 from jax_attn.nn.ops.products import linear_in_parts
+from jax_attn.room import require_room
 
 
 def causal_mask(length: int) -> Bool[Array, "T T"]:
@@ -35,7 +38,11 @@ def causal_mask(length: int) -> Bool[Array, "T T"]:
         1 0 0
         1 1 0
         1 1 1
+
+    InputError for a negative length, and for one whose square takes more memory than there is.
     """
+    length = COUNT.check("length", length)
+    require_room(length**2, f"a mask of length {length:,}")
     return jnp.tril(jnp.ones((length, length), bool))
 
 
@@ -52,8 +59,10 @@ def attention_weights(
     `scale` None means K**-0.5; 1.0 means unscaled. The softmax runs in at least float32 and the
     result has the query's dtype. A row in which nothing may be seen is NaN, as in torch.
     `axis=-2` normalises columns instead of rows, a mistake that some published notebooks print.
+
+    InputError for a scale that is not finite.
     """
-    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    factor = _factor(query, scale)
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * factor
     if mask is not None:
@@ -84,7 +93,7 @@ def dot_product_attention(
     kernels; "auto" takes what `choose_implementation` chooses for the device that the program is
     compiled for. All but "explicit" are for causal attention.
 
-    Causal attention needs T == S, else ValueError.
+    Causal attention needs T == S, else ValueError. InputError for a scale that is not finite.
     """
     length, source_length = query.shape[-2], key.shape[-2]
     if causal and length != source_length:
@@ -99,10 +108,17 @@ def dot_product_attention(
         if implementation not in ("auto", "explicit"):
             raise ValueError(f"implementation {implementation!r} is for causal attention only")
         return attend(attention_weights(query, key, scale=scale), value)
-    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    factor = _factor(query, scale)
     if implementation != "auto":
         return KERNELS[implementation](query, key, value, factor)
     return _fastest_attention(query, key, value, factor)
+
+
+def _factor(query: Array, scale: Any) -> Any:
+    """Of the scores. What a program computes by itself cannot be looked at."""
+    if scale is None:
+        return query.shape[-1] ** -0.5
+    return FINITE.check("scale", scale) if isinstance(scale, Real) else scale
 
 
 def explicit_attention(
@@ -166,6 +182,9 @@ class Head(nnx.Module):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
+        SIZE.check("in_features", in_features)
+        SIZE.check("head_size", head_size)
+
         def projection() -> nnx.Linear:
             return linear(
                 in_features,
@@ -243,7 +262,8 @@ class MultiHeadAttention(nnx.Module):
         kernel_init: jax.nn.initializers.Initializer = uniform_fan_in,
         proj_init: jax.nn.initializers.Initializer = uniform_fan_in,
     ) -> None:
-        if n_embd % n_head:
+        SIZE.check("n_embd", n_embd)
+        if n_embd % SIZE.check("n_head", n_head):
             raise ValueError(f"n_embd {n_embd} is not divisible by n_head {n_head}")
         self.qkv = linear(
             n_embd,

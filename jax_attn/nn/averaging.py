@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jax_attn.domains import COUNT
 from jax_attn.nn.attention import attention_weights, causal_mask
+from jax_attn.room import require_room
 
 
 def averaging_weights(length: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "T T"]:
@@ -18,15 +20,20 @@ def averaging_weights(length: int, dtype: DTypeLike = jnp.float32) -> Float[Arra
         1    0    0
         1/2  1/2  0
         1/3  1/3  1/3
+
+    InputError for a negative length, and for one whose square takes more memory than there is.
     """
+    length = COUNT.check("length", length)
+    require_room(length**2 * jnp.dtype(dtype).itemsize, f"a matrix of length {length:,}")
     tril = jnp.tril(jnp.ones((length, length), dtype))
     return tril / tril.sum(axis=1, keepdims=True)
 
 
 def softmax_averaging_weights(length: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "T T"]:
     """The matrix of `averaging_weights`, from a softmax over zeros with -inf above the diagonal."""
+    mask = causal_mask(length)
     nothing = jnp.zeros((length, 1), dtype)
-    return attention_weights(nothing, nothing, mask=causal_mask(length))
+    return attention_weights(nothing, nothing, mask=mask)
 
 
 def running_mean_loop(x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:

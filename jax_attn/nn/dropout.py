@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jax_attn.domains import DROPOUT_RATE
+
 HALF_WORDS = 1 << 16  # values of half a random word: probabilities are multiples of 1 / 65,536
 
 
@@ -39,6 +41,8 @@ def keep_mask(key: PRNGKeyArray, rate: float, shape: tuple[int, ...]) -> Bool[Ar
 def dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
     """Zeroes with probability `rate` and scales the rest by 1/(1-rate), once `train()` is called.
 
-    A model drops nothing until then, so that calling it is a function of its input.
+    A model drops nothing until then, so that calling it is a function of its input. InputError for
+    a rate outside [0, 1).
     """
+    rate = DROPOUT_RATE.check("dropout_rate", rate)
     return Dropout(rate, deterministic=True, rngs=rngs if rate > 0 else None)

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jax_attn.compiling.precision import products
-from jax_attn.config import GPTShape, TrainConfig
+from jax_attn.config import TrainConfig
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.report import compile_sampling, compile_split_evaluation
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import TrainState, train_chunk
-
-CHUNK_SECONDS = 0.5  # how long one compiled chunk should take, roughly
-MAX_CHUNK_STEPS = 200
-
-
-def steps_per_chunk(config: TrainConfig, n_parameters: int, first_step: int, platform: str) -> int:
-    """The largest common divisor of all cadences that takes about CHUNK_SECONDS or less."""
-    if config.rng == "torch" and isinstance(config.model, GPTShape):
-        return 1  # the lecture's gpt.py estimates its losses before the last step, too
-    flops = 6 * n_parameters * config.batch_size * config.block_size
-    flops_per_second = 1e11 if platform == "cpu" else 1e14
-    most = min(MAX_CHUNK_STEPS, max(1, int(CHUNK_SECONDS * flops_per_second / flops)))
-    common = math.gcd(first_step, config.steps, config.eval_every, config.checkpoint_every)
-    return max(n for n in range(1, most + 1) if common % n == 0)
 
 
 def compile_training(
@@ -40,9 +26,10 @@ def compile_training(
     n_steps: int,
     accumulate_steps: int,
 ) -> tuple[jax.stages.Compiled, float]:
-    """The program of `n_steps` steps, and the seconds it took."""
+    """The program of up to `n_steps` steps, which it is told, and the seconds that it took."""
     begun = time.perf_counter()
-    lowered = train_chunk.lower(state, batches, optimizer, n_steps, accumulate_steps)
+    count = np.int32(n_steps)
+    lowered = train_chunk.lower(state, batches, optimizer, n_steps, accumulate_steps, count)
     return lowered.compile(), time.perf_counter() - begun
 
 

@@ -15,7 +15,7 @@ from jax_attn.runs.presets import PRESETS
 from jax_attn.runs.tyro_or_exit import tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
-`python train.py --resume RUN_DIR [--steps N]` goes on with a run where it stopped.
+`python train.py --resume RUN_DIR [--steps N] [--schedule-steps N]` goes on where it stopped.
 `python train.py PRESET --plan TARGET` trains nothing: it says what an accelerator would take."""
 
 
@@ -35,7 +35,8 @@ class ResumedRun:
     """Go on with a run exactly where it stopped, under its own settings."""
 
     resume: Path  # run directory
-    steps: int | None = None  # a new total number of steps
+    steps: int | None = None  # a new total number of steps; the learning rate keeps its schedule
+    schedule_steps: int | None = None  # a new length of the learning rate's schedule
     debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 from jax_attn.data import Corpus
 from jax_attn.models.flops import utilisation
 from jax_attn.models.language_model import count_parameters
-from jax_attn.runs.ahead import CompiledAhead, compile_training, steps_per_chunk
+from jax_attn.runs.ahead import CompiledAhead, compile_training
 from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.chunks import chunk_end, longest_chunk, most_steps
+from jax_attn.runs.divergence import Divergence
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import evaluate_split
 from jax_attn.runs.run import Run
@@ -58,6 +61,9 @@ class TrainingLoop:
         self.healthy = True
         here = recorded.get("step") == self.step
         self.validation_loss: float | None = recorded.get("val_loss") if here else None
+        earlier = [] if restored is None else [r.get("val_loss", math.inf) for r in run.records()]
+        vocab_size = shapes.model().token_embedding_table.num_embeddings
+        self.divergence = Divergence(config, vocab_size, earlier)
         self._seconds_before = recorded.get("elapsed_s", 0.0)
         self.random_batches = RandomBatches(
             jnp.asarray(corpus.train),
@@ -67,9 +73,9 @@ class TrainingLoop:
         )
         self._batches: Batches = self.random_batches
         self._model = shapes.model()
-        self._chunk_steps = steps_per_chunk(
-            config, count_parameters(self._model), self.step, jax.devices()[0].platform
-        )
+        n_parameters, platform = count_parameters(self._model), jax.devices()[0].platform
+        self._most_steps = most_steps(config, n_parameters, platform)
+        self._room = longest_chunk(config, self._most_steps)
         self._program: Any = None
         self._ahead: CompiledAhead | None = None
         self.script: TorchScript | None = None
@@ -79,9 +85,7 @@ class TrainingLoop:
             restored = restored or TrainState.create(initial, self._optimizer)
             self.script.skip(restored)
         elif self.step < config.steps:
-            self._ahead = CompiledAhead(
-                shapes, self._batches, self._optimizer, self._chunk_steps, config
-            )
+            self._ahead = CompiledAhead(shapes, self._batches, self._optimizer, self._room, config)
         self.state = restored or run.fresh()
         checkpoints.prepare()
 
@@ -116,13 +120,15 @@ class TrainingLoop:
     def _chunk(self, progress: TrainingProgress) -> Record | None:
         """Makes some steps; their record, or None where the first of them cannot be made."""
         config = self._run.config
+        count = chunk_end(config, self._most_steps, self.step) - self.step
         if self.script is not None:
-            self._follow(self.script, progress)
+            self._follow(self.script, count, progress)
         if self._program is None:
             self._program, seconds = self._compiled()
-            progress.say(f"compiled {self._chunk_steps} steps as one program in {seconds:.1f} s")
+            steps = "a step" if self._room == 1 else f"up to {self._room} steps"
+            progress.say(f"compiled {steps} as one program in {seconds:.1f} s")
         begun = time.perf_counter()
-        self.state, losses = self._program(self.state, self._batches)
+        self.state, losses = self._program(self.state, self._batches, np.int32(count))
         losses, self.healthy = np.asarray(losses), bool(self.state.healthy)
         seconds = time.perf_counter() - begun
         before, self.step = self.step, int(self.state.step)
@@ -140,15 +146,16 @@ class TrainingLoop:
         progress.update(self.step, record["train_loss"], rate, used)
         return record
 
-    def _follow(self, script: TorchScript, progress: TrainingProgress) -> None:
-        """Draws what the script draws before its next steps."""
+    def _follow(self, script: TorchScript, count: int, progress: TrainingProgress) -> None:
+        """Draws what the script draws before its next `count` steps."""
         if script.estimate_is_due(self.step):
             training, validation = script.estimate(self.state.model())
             progress.say(
                 f"step {self.step:,}: train loss {training:.4f}, val loss {validation:.4f} "
                 "(the lecture's estimate)"
             )
-        self.state, self._batches = script.next_steps(self.state, self.step, self._chunk_steps)
+        self.state, batches = script.next_steps(self.state, self.step, count)
+        self._batches = batches.with_room(self._room)
 
     def _compiled(self) -> tuple[Any, float]:
         """The program of a chunk, and the seconds it took."""
@@ -158,7 +165,7 @@ class TrainingLoop:
             self.state,
             self._batches,
             self._optimizer,
-            self._chunk_steps,
+            self._room,
             self._run.config.accumulate_steps,
         )
 
@@ -175,6 +182,8 @@ class TrainingLoop:
             f"step {self.step:,}: training loss {record['train_loss']:.4f}, "
             f"validation loss {loss:.4f}"
         )
+        if self.divergence.look(record["train_loss"], loss):
+            progress.say(f"step {self.step:,}: {self.divergence.remark}")
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self._run.config.steps

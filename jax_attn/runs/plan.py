@@ -23,8 +23,9 @@ from jax_attn.errors import InputError
 from jax_attn.models.flops import flops_per_token
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import count_parameters
-from jax_attn.runs.ahead import compile_training, steps_per_chunk
+from jax_attn.runs.ahead import compile_training
 from jax_attn.runs.build_model import build_model
+from jax_attn.runs.chunks import longest_chunk, most_steps
 from jax_attn.runs.device_choices import choose_for_device
 from jax_attn.runs.report import (
     attention_choice,
@@ -212,7 +213,7 @@ class RunPrograms:
     def training(self, config: TrainConfig) -> Any:
         """Of a configuration that may have another batch size."""
         n_parameters = count_parameters(self.state.model())
-        n_steps = steps_per_chunk(config, n_parameters, 0, self._target.platform)
+        n_steps = longest_chunk(config, most_steps(config, n_parameters, self._target.platform))
         batches = RandomBatches(self._tokens, self._key, config.batch_size, config.block_size)
         with self._compiling():
             compiled, _ = compile_training(

@@ -29,7 +29,7 @@ from jax_attn.training.step import TrainState
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 # What may change between two parts of a run. A text is known by its hash, not by its path.
-CHANGEABLE = ("steps", "data", "checkpoint_every", "sample_tokens")
+CHANGEABLE = ("steps", "optimizer.schedule_steps", "data", "checkpoint_every", "sample_tokens")
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,25 @@ class Run:
                 f"and permissions, then go on with: python train.py --resume {self.path}"
             ) from error
 
-    def with_steps(self, steps: int) -> Run:
-        """The same run with another total of steps, not yet written down."""
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, steps=steps))
+    def with_steps(self, steps: int | None, schedule_steps: int | None = None) -> Run:
+        """The same run with another total of steps, not yet written down; None is the old one.
+
+        The learning rate keeps its schedule, unless `schedule_steps` gives it another length.
+        InputError for numbers that no run takes, and for a learning rate without a schedule.
+        """
+        old = self.config
+        new = dataclasses.replace(old, steps=old.steps if steps is None else steps)
+        scheduled = old.optimizer.depends_on(min(old.steps, new.steps))
+        if schedule_steps is not None and not scheduled:
+            raise InputError(
+                f"the learning rate of {self.path} is constant: it has no schedule_steps to change"
+            )
+        if schedule_steps is None and scheduled and new.steps != old.steps:
+            schedule_steps = old.optimizer.schedule_steps or old.steps
+        if schedule_steps is not None:
+            optimizer = dataclasses.replace(old.optimizer, schedule_steps=schedule_steps)
+            new = dataclasses.replace(new, optimizer=optimizer)
+        return dataclasses.replace(self, config=new)
 
     def require_same_corpus(self, corpus: Corpus) -> None:
         """InputError unless `corpus` is the text that the run was trained on."""
@@ -207,7 +223,9 @@ class Run:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def optimizer(self) -> optax.GradientTransformation:
-        return _optimizer(self.config.optimizer, self.config.learning_rate, self.config.steps)
+        config, rate = self.config.optimizer, self.config.learning_rate
+        steps = config.schedule_steps or self.config.steps
+        return _optimizer(dataclasses.replace(config, schedule_steps=None), rate, steps)
 
     def fresh_model(self) -> LanguageModel:
         """The run's model as it was before the first step."""

@@ -14,14 +14,17 @@ from rich.console import Console
 from jax_attn.compiling.precision import products
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus, load_corpus
+from jax_attn.errors import InputError
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use
+from jax_attn.runs.least_memory import require_memory
 from jax_attn.runs.loop import Record, TrainingLoop
 from jax_attn.runs.painter import Painter
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import finish, introduction
 from jax_attn.runs.run import Run
+from jax_attn.runs.schedule import about_schedule
 from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
 from jax_attn.runs.train import TrainResult
 
@@ -48,31 +51,37 @@ class Session:
         config = dataclasses.replace(config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
+        require_memory(config)
         run = Run.create(folder or _unused_folder(name), config, corpus)
         for reason in reasons:
             self._say(f"chosen   {reason}")
         with run.locked():
-            return self._train(run, corpus, resumed=False)
+            return self._train(run, corpus)
 
-    def old_run(self, folder: str | os.PathLike[str], steps: int | None) -> TrainResult:
-        """Where it stopped; `steps` is a new total, None the old one."""
+    def old_run(
+        self,
+        folder: str | os.PathLike[str],
+        steps: int | None = None,
+        schedule_steps: int | None = None,
+    ) -> TrainResult:
+        """Where it stopped; `steps` and `schedule_steps` are new totals, None the old ones."""
         run = Run.open(folder)
         corpus = load_corpus(run.config.data, warn=self._say)
         run.require_same_corpus(corpus)
         with run.locked():
-            run = run if steps is None else run.with_steps(steps)
-            return self._train(run, corpus, resumed=True)
+            return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _train(self, run: Run, corpus: Corpus, *, resumed: bool) -> TrainResult:
+    def _train(self, run: Run, corpus: Corpus, before: TrainConfig | None = None) -> TrainResult:
+        """`before` are the settings, so far, of a run that goes on."""
         with (
             Painter() as painter,
             contextlib.closing(Checkpoints(run, self._say)) as checkpoints,
             products(run.config),
         ):
-            loop = self._begin(run, corpus, checkpoints, resumed)
+            loop = self._begin(run, corpus, checkpoints, before)
             with TrainingProgress(self._console, loop.step, run.config.steps) as progress:
                 loop.train(progress, lambda: self._stop.signal is not None, self._on_record)
             self._stop.listen_no_more()
@@ -83,12 +92,26 @@ class Session:
             return result
 
     def _begin(
-        self, run: Run, corpus: Corpus, checkpoints: Checkpoints, resumed: bool
+        self,
+        run: Run,
+        corpus: Corpus,
+        checkpoints: Checkpoints,
+        before: TrainConfig | None,
     ) -> TrainingLoop:
         """The loop, before its next step; says what there is."""
-        if resumed:
-            if checkpoints.newest() is None:
+        resumed = before is not None
+        if before is not None:
+            newest = checkpoints.newest()
+            if newest is None:
                 self._say("no checkpoint yet: the run begins at step 0")
+            done = 0 if newest is None else int(newest.name)
+            if run.config.steps < done:
+                raise InputError(
+                    f"{run.path} has made {done:,} steps, more than {run.config.steps:,}: "
+                    f"give --steps {done} or more"
+                )
+            for line in about_schedule(before, run.config, done):
+                self._say(line)
             with run.writing():
                 run.write(run.path)  # steps may be others now
         shapes = run.shapes()
@@ -131,6 +154,8 @@ class Session:
                     self._say,
                     loop.validation_loss,
                 )
+            if loop.divergence.remark is not None:
+                self._say(loop.divergence.remark)
 
 
 def _unused_folder(name: str) -> Path:

@@ -66,14 +66,16 @@ def resume(
     path: str | os.PathLike[str],
     *,
     steps: int | None = None,
+    schedule_steps: int | None = None,
     on_record: Callable[[dict[str, Any]], object] | None = None,
 ) -> TrainResult:
     """Goes on with the run in folder `path` where it stopped, under its own settings, as `train`.
 
-    `steps` is a new total number of steps.
+    `steps` is a new total number of steps, no fewer than are done, else InputError. The learning
+    rate keeps its schedule, and stays where that ends; `schedule_steps` gives it another length.
     """
     with _interruptible() as stop:
-        return _session(stop, on_record).old_run(path, steps)
+        return _session(stop, on_record).old_run(path, steps, schedule_steps)
 
 
 # What trains is imported when it is asked for: most who import the package do not train.

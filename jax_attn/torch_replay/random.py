@@ -150,6 +150,7 @@ class Generator:
 
     def randperm(self, n: int) -> NDArray[np.int64]:
         """A permutation of 0 .. n-1 as `torch.randperm`: Fisher-Yates from the front."""
+        n = index(n)
         if not 0 <= n < _RANDPERM_LIMIT:
             raise ValueError(f"randperm needs 0 <= n < {_RANDPERM_LIMIT}, got {n}")
         here = np.arange(max(n - 1, 0), dtype=np.uint64)

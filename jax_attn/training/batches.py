@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jax_attn.domains import SIZE
+from jax_attn.errors import InputError
+
 
 @runtime_checkable
 class Batches(Protocol):
@@ -28,7 +31,12 @@ class RandomBatches:
     block_size: int = field(metadata={"static": True})
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
-        """Every start from 0 to N - T - 1 is equally likely."""
+        """Every start from 0 to N - T - 1 is equally likely. InputError where there is none."""
+        SIZE.check("batch_size", self.batch_size)
+        if self.tokens.shape[0] <= SIZE.check("block_size", self.block_size):
+            raise InputError(
+                f"{self.tokens.shape[0]} tokens are too few for block_size {self.block_size}"
+            )
         starts = jax.random.randint(
             jax.random.fold_in(self.key, step),
             (self.batch_size, 1),
@@ -49,6 +57,14 @@ class GivenBatches:
     inputs: Any  # any integers [N B T]
     targets: Any  # any integers [N B T]
     first_step: Any  # int32 []
+
+    def with_room(self, n_steps: int) -> GivenBatches:
+        """The same, filled up to [n_steps B T], as a program of so many takes them."""
+        if len(self.inputs) == n_steps:
+            return self
+        room = [(0, n_steps - len(self.inputs)), (0, 0), (0, 0)]
+        inputs, targets = (jnp.pad(x, room) for x in (self.inputs, self.targets))
+        return GivenBatches(inputs, targets, self.first_step)
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
         row = step - self.first_step

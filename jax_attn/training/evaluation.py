@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Integer
 
 from jax_attn.compiling.options import compiled
+from jax_attn.domains import SIZE
 from jax_attn.nn.loss import IGNORE
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import loss_fn
@@ -31,8 +32,10 @@ def evaluate(
     """Mean loss in nats over *every* token but the first, dropout off; deterministic.
 
     The tokens are cut into windows of `block_size`, end to end, and each is predicted from those
-    before it in its window. Raises ValueError for fewer than two tokens.
+    before it in its window. Raises ValueError for fewer than two tokens, and sizes below 1.
     """
+    SIZE.check("block_size", block_size)
+    SIZE.check("batch_size", batch_size)
     ids = np.asarray(tokens, np.int32)
     n_targets = len(ids) - 1
     if n_targets < 1:
@@ -59,6 +62,7 @@ def compile_evaluation(
 
 def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:
     """The lecture's estimate: mean loss in nats over `n_batches` sampled batches, dropout off."""
+    SIZE.check("n_batches", n_batches)
     graphdef, state = nnx.split(model)
     losses = [_loss_of_batch(graphdef, state, batches, np.int32(i)) for i in range(n_batches)]
     return float(np.mean(np.array(jax.device_get(losses), np.float64)))

@@ -5,15 +5,22 @@ import jax.numpy as jnp
 import optax
 
 from jax_attn.config import OptimizerConfig
+from jax_attn.domains import FINITE, POSITIVE, SIZE
 
 
 def learning_rate_schedule(
     config: OptimizerConfig, learning_rate: float, steps: int
 ) -> optax.Schedule:
-    """Learning rate of step 0, 1, 2, …: linear warm-up from 0, then constant or cosine.
+    """Learning rate of step 0, 1, 2, …: linear warm-up, then constant or cosine.
 
-    The cosine ends at `final_fraction * learning_rate` after `steps` steps.
+    Of W steps of warm-up the first has 1/W of the learning rate and the last has all of it. The
+    cosine ends at `final_fraction * learning_rate` after `steps` steps, where it stays; a
+    `schedule_steps` in `config` takes the place of `steps`. InputError for a learning rate that is
+    not finite, and for steps below 1.
     """
+    learning_rate = FINITE.check("learning_rate", learning_rate)
+    steps = SIZE.check("steps", steps)
+    steps = config.schedule_steps or steps
     warmup = min(config.warmup_steps, steps)
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(
@@ -23,7 +30,7 @@ def learning_rate_schedule(
         after = optax.constant_schedule(learning_rate)
     if warmup:
         rise = optax.linear_schedule(0.0, learning_rate, warmup)
-        after = optax.join_schedules([rise, after], [warmup])
+        after = optax.join_schedules([lambda count: rise(count + 1), after], [warmup])
     # optax divides the count, and JAX's int32 / int is float32 even in a float64 run.
     return lambda count: after(jnp.asarray(count, float))
 
@@ -33,6 +40,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
     optax's own leaves out the 1e-6.
     """
+    max_norm = POSITIVE.check("max_norm", max_norm)
 
     def init(params):
         del params

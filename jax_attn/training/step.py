@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Integer
 
 from jax_attn.compiling.options import compiled
+from jax_attn.domains import SIZE
+from jax_attn.errors import InputError
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
@@ -84,8 +86,13 @@ def loss_and_gradients(
     """Mean loss in nats per token, its gradients, and the advanced dropout streams.
 
     With `accumulate_steps` above 1 the batch is taken in as many parts, each of which gives its
-    share of the whole batch's mean: the result is that of the whole batch.
+    share of the whole batch's mean: the result is that of the whole batch, up to rounding, but for
+    dropout, which every part draws for itself.
     """
+    if inputs.shape[0] % SIZE.check("accumulate_steps", accumulate_steps):
+        raise InputError(
+            f"{inputs.shape[0]} sequences are not divisible by accumulate_steps {accumulate_steps}"
+        )
     n_counted = (targets != IGNORE).sum(dtype=jnp.int32)
 
     def of_part(rest, part):
@@ -178,8 +185,14 @@ def train_chunk(
     optimizer: optax.GradientTransformation,
     n_steps: int,
     accumulate_steps: int = 1,
+    count: Int[ArrayLike, ""] | None = None,
 ) -> tuple[TrainState, Float[Array, " n_steps"]]:
-    """`n_steps` steps as one compiled program, and the loss of each. `state` is donated: gone."""
+    """`n_steps` steps as one compiled program, and the loss of each. `state` is donated: gone.
+
+    `count` makes it so many of them, from 0 to `n_steps`: one program for chunks of all lengths.
+    The losses after those are 0.
+    """
+    SIZE.check("n_steps", n_steps)
     # Drawn for all steps at once: a draw is a hundred operations, for one step as for many, and
     # takes as long as the rest of a small model's step.
     first_step = state.step
@@ -193,5 +206,6 @@ def train_chunk(
 
     # XLA dissolves a loop that it knows to be short, fuses its step otherwise than in a long one,
     # and rounds differently. It is kept from knowing, so that no chunk length changes any bit.
-    count = jax.lax.optimization_barrier(jnp.int32(n_steps))
+    if count is None:
+        count = jax.lax.optimization_barrier(jnp.int32(n_steps))
     return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(n_steps)))

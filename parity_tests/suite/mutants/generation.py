@@ -95,19 +95,21 @@ MUTANTS = [
     ),
     _mutant(
         "temperature the wrong way",
-        "logits are multiplied",
-        edited(EXTEND, "logits / temperature", "logits * temperature"),
+        "the noise is divided",
+        edited(EXTEND, "temperature * noise", "noise / temperature"),
     ),
     _mutant(
         "temperature unread",
         "always 1",
-        edited(EXTEND, "logits / temperature", "logits"),
+        edited(EXTEND, "temperature * noise", "noise"),
     ),
     _mutant(
         "probabilities for logits",
         "softmax before the noise is added, which goes with logits",
         edited(
-            EXTEND, "sample(logits / temperature", "sample(jax.nn.softmax(logits / temperature)"
+            EXTEND,
+            "sample(logits, temperature * noise",
+            "sample(jax.nn.softmax(logits / temperature), noise",
         ),
     ),
     _mutant(
