@@ -28,10 +28,11 @@ class LastingStream:
     """A text stream over another, which shows every character and never fails twice.
 
     A character that the encoding lacks is escaped. When the stream fails, `on_loss` is called once
-    with the reason, and what is written from then on goes nowhere. All else is the stream's own.
+    with the reason, and what is written from then on goes nowhere. All else is the stream's own,
+    which may be a notebook's.
     """
 
-    def __init__(self, stream: TextIO, on_loss: Callable[[OSError], None]) -> None:
+    def __init__(self, stream: Any, on_loss: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._on_loss = on_loss
         self._lost = False
@@ -153,9 +154,8 @@ def _lasting_streams() -> Iterator[None]:
         raise OutputLost(error.errno, error.strerror or str(error)) from error
 
     before = sys.stdout, sys.stderr
-    output, errors = (
-        _nothing(number) if stream is None else stream for number, stream in enumerate(before, 1)
-    )
+    made = {number: _nothing(number) for number in (1, 2) if before[number - 1] is None}
+    output, errors = made.get(1, before[0]), made.get(2, before[1])
     kept = [(s, s.errors) for s in (output, errors) if hasattr(s, "reconfigure")]
     for stream, _ in kept:  # a file's name may have bytes that are no characters
         cast(Any, stream).reconfigure(errors="surrogateescape")
@@ -165,6 +165,8 @@ def _lasting_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for stream in made.values():
+            stream.close()
         for stream, handler in kept:
             with contextlib.suppress(OSError, ValueError):
                 cast(Any, stream).reconfigure(errors=handler)
@@ -180,7 +182,7 @@ def _nothing(number: int) -> TextIO:
     return open(nowhere, "w", encoding="utf-8", closefd=nowhere != number)
 
 
-def _empty(stream: TextIO) -> None:
+def _empty(stream: Any) -> None:
     """Lets what a standard stream still holds go nowhere: Python writes it when it ends."""
     with contextlib.suppress(OSError, ValueError):
         if (number := stream.fileno()) in (1, 2):
