@@ -1,12 +1,12 @@
 """What happens to processes: one that draws and fails, signals, a kill, a reader who leaves."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import train
@@ -43,9 +43,9 @@ def settled(tmp_path, monkeypatch):
     return settle
 
 
-def drawn(folder, text="a b", draw=Painter):
+def drawn(folder):
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "train_loss": 4.0}) + "\n")
-    with draw() as painter:
+    with Painter() as painter:
         painter.draw("loss", folder / "metrics.jsonl", path=folder / "loss.png")
         return painter.wait()["loss.png"]
 
@@ -98,11 +98,9 @@ def test_a_disk_without_room_leaves_no_half_picture(tmp_path):
 
 
 def test_letters_that_no_font_has_are_no_news(tmp_path, capfd):
-    weights = [[[[1.0, 0.0], [0.5, 0.5]]]]
-    import numpy as np
-
+    weights = np.array([[[[1.0, 0.0], [0.5, 0.5]]]])
     with Painter() as painter:
-        painter.draw("attention", np.array(weights), "中文", path=tmp_path / "attention.png")
+        painter.draw("attention", weights, "中文", path=tmp_path / "attention.png")
         assert painter.wait() == {"attention.png": ""}
     assert capfd.readouterr() == ("", "")
 
@@ -110,6 +108,7 @@ def test_letters_that_no_font_has_are_no_news(tmp_path, capfd):
 def test_a_run_without_pictures_is_complete(call, text, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/no/such/python")
+        patch.setattr(session, "Painter", Painter)
         given = ["bigram", *TINY, "--data", text, "--out", tmp_path / "run"]
         code, out, err = call(train.main, *given)
     assert (code, err) == (0, "")
@@ -226,9 +225,3 @@ def test_a_full_disk_under_both_outputs_costs_nothing(text, tmp_path):
         ).returncode
     assert code == 0
     assert (run / "sample.txt").exists()
-
-
-def test_the_session_knows_no_other_painter():
-    """What the tests above hold of is what a run uses."""
-    assert session.Painter is Painter
-    assert os.path.samefile(painters.plots.__file__, ROOT / "jax_attn/runs/plots.py")
