@@ -10,14 +10,17 @@ import gc
 
 gc.disable()  # until all is imported: modules live on, and searching them takes half a second
 
+import signal
 import sys
 
-from rich.console import Console
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to save
 
-from jax_attn import InputError
 from jax_attn.compiling.program_cache import keep_programs
+from jax_attn.console import VerbatimConsole, command
 from jax_attn.data import cache_dir
 from jax_attn.runs.command_line import NewRun, ResumedRun, parse_arguments
+from jax_attn.runs.run_console import RunConsole
 from jax_attn.runs.session import Session
 from jax_attn.runs.stopping import StopOnSignal
 
@@ -25,9 +28,9 @@ gc.freeze()
 gc.enable()
 
 
-def train(arguments: NewRun | ResumedRun, console: Console) -> int:
+def train(arguments: NewRun | ResumedRun, console: RunConsole) -> int:
     """Runs the training; returns the exit code."""
-    with StopOnSignal() as stop:
+    with StopOnSignal(console.say) as stop:
         session = Session(console, stop, debug_nans=arguments.debug_nans)
         if isinstance(arguments, ResumedRun):
             result = session.old_run(arguments.resume, arguments.steps, arguments.schedule_steps)
@@ -38,20 +41,18 @@ def train(arguments: NewRun | ResumedRun, console: Console) -> int:
     return 0 if result.signal is None else 128 + result.signal
 
 
-def main() -> int:
-    try:
-        arguments = parse_arguments(sys.argv[1:])
-        if isinstance(arguments, NewRun) and arguments.plan is not None:
-            from jax_attn.runs.plan_command import plan_run  # not what most runs need
+def run() -> int:
+    arguments = parse_arguments(sys.argv[1:])
+    if isinstance(arguments, NewRun) and arguments.plan is not None:
+        from jax_attn.runs.plan_command import plan_run  # not what most runs need
 
-            return plan_run(arguments, arguments.plan, Console())
-        keep_programs(cache_dir() / "programs")
-        return train(arguments, Console())
-    except InputError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # while the run is being finished: all is saved
-        return 130
+        return plan_run(arguments, arguments.plan, VerbatimConsole())
+    keep_programs(cache_dir() / "programs")
+    return train(arguments, RunConsole())
+
+
+def main() -> int:
+    return command("train.py", run)
 
 
 if __name__ == "__main__":

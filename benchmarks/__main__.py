@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.awake import cores_kept_awake
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
 from benchmarks.rows import COLUMNS, Row
 from benchmarks.suite import BENCHMARKS
+from jax_attn.compiling.backend import require_device
+from jax_attn.console import VerbatimConsole, command
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Arguments:
 
 
 def main() -> int:
+    return command("benchmarks", compare)
+
+
+def compare() -> int:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks")
     if arguments.keep_awake and not hasattr(os, "SCHED_IDLE"):
         print("benchmarks: error: --keep-awake needs Linux; leave it out", file=sys.stderr)
@@ -52,22 +58,24 @@ def run(arguments: Arguments) -> int:
             file=sys.stderr,
         )
         return 2
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+    require_device()
+    goes_on = (lambda _: None) if arguments.json else None  # the file is what is wanted
+    console = VerbatimConsole(goes_on)
+    if not console.live:
+        console = VerbatimConsole(goes_on, width=150)
     machine = describe_machine(measure_roofline())
     machine["kept awake"] = arguments.keep_awake
-    console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
+    console.print(", ".join(f"{k} {v}" for k, v in machine.items()))
     rows: list[Row] = []
     failures: list[str] = []
     for name in arguments.names:
         try:
             for row in BENCHMARKS[name]():
                 rows.append(row)
-                console.print(line(row), highlight=False)
+                console.print(line(row))
         except (DifferentResult, RuntimeError) as error:
             failures.append(f"{name}: {error}")
-            console.print(f"[bold red]{name}[/] {error}", highlight=False)
+            console.print(Text.assemble((name, "bold red"), f" {error}"))
         if arguments.json:  # after every benchmark: a long run may be cut short
             record = {"machine": machine, "rows": [r.to_dict() for r in rows], "failed": failures}
             arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -97,10 +105,10 @@ def table_of(rows: list[Row]) -> Table:
     table = Table(title="How many times faster (or smaller) than the other side")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("what", "other side") else "right")
-    colours = {"missed": "[red]missed[/]", "must": "[green]must[/]", "goal": "[bold green]goal[/]"}
+    styles = {"missed": "red", "must": "green", "goal": "bold green"}
     for row in rows:
         *figures, verdict = row.cells()
-        table.add_row(*figures, colours.get(verdict, ""))
+        table.add_row(*figures, Text(verdict, styles[verdict]) if verdict in styles else "")
     return table
 
 

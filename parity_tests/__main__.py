@@ -11,8 +11,9 @@ from pathlib import Path
 
 import jax
 import tyro
-from rich.console import Console
 
+from jax_attn.compiling.backend import require_device
+from jax_attn.console import VerbatimConsole, command
 from parity_tests.suite import output, page
 from parity_tests.suite.guilty import first_guilty_layer
 from parity_tests.suite.ladder import RUNGS, run_task
@@ -36,6 +37,10 @@ class Arguments:
 
 
 def main() -> int:
+    return command("parity_tests", compare)
+
+
+def compare() -> int:
     arguments = tyro.cli(Arguments, prog="python -m parity_tests")
     unknown = [rung for rung in arguments.rungs if rung not in RUNGS]
     if unknown:
@@ -44,9 +49,13 @@ def main() -> int:
         return refuse(f"--seeds is {arguments.seeds}; it must be at least 1")
     if arguments.jobs < 0:
         return refuse(f"--jobs is {arguments.jobs}; it cannot be negative")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    require_device()
+    goes_on = (
+        (lambda _: None) if arguments.json or arguments.report else None
+    )  # the file is what is wanted
+    console = VerbatimConsole(goes_on)
+    if not console.live:
+        console = VerbatimConsole(goes_on, width=WIDTH)
     on_cpu = jax.default_backend() == "cpu"
     jobs = arguments.jobs or (os.cpu_count() or 1 if on_cpu else 1)
 
@@ -70,14 +79,14 @@ def main() -> int:
 
     if not same:
         console.print()
-        output.say(console, first_guilty_layer())
+        console.print(first_guilty_layer())
         if arguments.mutants:
-            output.say(console, "No bugs are planted in a port that differs already.")
+            console.print("No bugs are planted in a port that differs already.")
     if arguments.json:
         output.write_json(arguments.json, ladder, matrix)
     if arguments.report:
         page.write(arguments.report, ladder, matrix)
-        output.say(console, f"the page is {arguments.report}")
+        console.print(f"the page is {arguments.report}")
     return 0 if same and not problems(matrix) else 1
 
 

@@ -36,11 +36,11 @@ class _Unpainted(Painter):
     def __init__(self):
         pass
 
-    def draw(self, picture, *arguments):
+    def draw(self, picture, *arguments, path):
         pass
 
     def wait(self):
-        pass
+        return {}
 
     def __exit__(self, *_):
         pass

@@ -9,8 +9,10 @@ from typing import Annotated
 import jax
 import numpy as np
 
+from jax_attn.compiling.backend import require_device
 from jax_attn.compiling.precision import products
 from jax_attn.compiling.program_cache import keep_programs
+from jax_attn.console import command
 from jax_attn.data import cache_dir
 from jax_attn.domains import SEED, SIZE
 from jax_attn.errors import InputError
@@ -55,19 +57,20 @@ def run(record: Run, arguments: Arguments) -> Iterator[str]:
         yield record.tokenizer.decode(tokens[0], errors="replace")
 
 
-def main() -> int:
+def generate() -> int:
     arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
+    require_device()
     keep_programs(cache_dir() / "programs")
-    try:
-        record = Run.open(arguments.run_dir)
-        with products(record.config):
-            for piece in run(record, arguments):
-                print(piece, end="", flush=True)
-    except InputError as error:
-        print(f"jax_attn.generate: error: {error}", file=sys.stderr)
-        return 2
+    record = Run.open(arguments.run_dir)
+    with products(record.config):
+        for piece in run(record, arguments):
+            print(piece, end="", flush=True)
     print()
     return 0
+
+
+def main() -> int:
+    return command("jax_attn.generate", generate)
 
 
 if __name__ == "__main__":

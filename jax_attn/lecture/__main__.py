@@ -4,12 +4,12 @@ import sys
 from itertools import zip_longest
 
 import jax
-from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from jax_attn.errors import InputError
+from jax_attn.compiling.backend import require_device
+from jax_attn.console import VerbatimConsole, command
 from jax_attn.lecture import (
     NOT_REPRODUCIBLE,
     PUBLISHED,
@@ -24,7 +24,7 @@ from jax_attn.torch_replay.random import Generator
 MAX_LINES = 10  # of one value
 
 
-def show(console: Console, name: str, entry: Published, comparison: Comparison) -> None:
+def show(console: VerbatimConsole, name: str, entry: Published, comparison: Comparison) -> None:
     """A line of what it is and whether it is the same, then ours and the printed side by side."""
     verdict = Text("ok", "green") if comparison.same else Text("DIFFERS", "bold red")
     if comparison.at_an_edge:
@@ -54,7 +54,7 @@ def _cut(text: str) -> list[str]:
     return [*lines[: MAX_LINES - 1], f"… {len(lines) - MAX_LINES + 1} more lines, compared too"]
 
 
-def run(console: Console) -> int:
+def run(console: VerbatimConsole) -> int:
     """Shows everything; 0 if all is as printed, else 1."""
     same: set[str] = set()
     edges = 0
@@ -72,25 +72,25 @@ def run(console: Console) -> int:
     console.print(
         f"{reproduced} of {count_places(PUBLISHED.values())} reproducible outputs of the five "
         f"notebooks, {len(further & same)} of {len(further)} of the lecture's repository; {edges} "
-        "numbers at the edge of their last digit. Not reproducible:",
-        highlight=False,
+        "numbers at the edge of their last digit. Not reproducible:"
     )
     for place, reason in NOT_REPRODUCIBLE.items():
         console.print(Text(f"  {place}: {reason}"))
     return 0 if same == PUBLISHED.keys() else 1
 
 
-def main() -> int:
+def demonstrations() -> int:
     if len(sys.argv) > 1:
         print("usage: python -m jax_attn.lecture (no arguments)", file=sys.stderr)
         return 2
+    require_device()
     # Accelerators multiply float32 matrices in fewer bits unless told otherwise.
     jax.config.update("jax_default_matmul_precision", "highest")
-    try:
-        return run(Console())
-    except InputError as error:
-        print(f"jax_attn.lecture: error: {error}", file=sys.stderr)
-        return 2
+    return run(VerbatimConsole())
+
+
+def main() -> int:
+    return command("jax_attn.lecture", demonstrations)
 
 
 if __name__ == "__main__":

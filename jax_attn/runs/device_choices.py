@@ -67,11 +67,15 @@ def _choose_parts(config: TrainConfig, memory: int | None) -> int:
     shape = config.model
     if not isinstance(shape, GPTShape) or config.rng == "torch":
         return 1
+    room = CPU_BYTES_KEPT if memory is None else SHARE_KEPT * memory
+    most = max(1, int(room // kept_bytes(config, shape)))
+    sizes = (n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0)
+    return config.batch_size // max(n for n in sizes if n <= most)
+
+
+def kept_bytes(config: TrainConfig, shape: GPTShape) -> int:
+    """About what the blocks keep of one sequence for the derivative, without remat."""
     numbers = KEPT_A_CHANNEL * shape.n_embd
     if shape.dropout_rate > 0:  # the weights are then explicit: scores, weights, what is left
         numbers += 3 * shape.n_head * config.block_size
-    row = shape.n_layer * config.block_size * numbers * jnp.dtype(config.dtype).itemsize
-    room = CPU_BYTES_KEPT if memory is None else SHARE_KEPT * memory
-    most = max(1, int(room // row))
-    sizes = (n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0)
-    return config.batch_size // max(n for n in sizes if n <= most)
+    return shape.n_layer * config.block_size * numbers * jnp.dtype(config.dtype).itemsize

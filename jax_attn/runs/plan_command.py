@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
 from jax_attn.compiling.memory import MOST_TIMES
 from jax_attn.compiling.targets import TARGETS, Target
 from jax_attn.config import TargetName
+from jax_attn.console import VerbatimConsole
 from jax_attn.data import load_corpus
 from jax_attn.errors import InputError
 from jax_attn.json_files import write_json
@@ -19,12 +20,10 @@ from jax_attn.runs.command_line import NewRun
 from jax_attn.runs.plan import Plan, plan
 
 
-def plan_run(arguments: NewRun, name: TargetName, console: Console) -> int:
+def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> int:
     """Prints the plan; the exit code, 1 where a program does not compile."""
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    say = console.print
     jax.config.update("jax_platforms", "cpu")  # a device that is there is left alone
     target, out = TARGETS[name], arguments.out
     if out is not None and (out / "plan.json").exists():
@@ -41,7 +40,7 @@ def plan_run(arguments: NewRun, name: TargetName, console: Console) -> int:
         if out is not None:
             (out / f"{program}.hlo").write_text(text, encoding="utf-8")
 
-    with console.status(f"compiling for {name}"):
+    with console.status(f"compiling for {name}") if console.live else contextlib.nullcontext():
         found = plan(
             arguments.config,
             target,

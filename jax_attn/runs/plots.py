@@ -3,12 +3,15 @@ process behind `Painter`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
+import signal
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -87,22 +90,54 @@ def plot_attention(weights: Float[np.ndarray, "L H T T"], characters: str, path:
 PICTURES = {"loss": plot_loss, "attention": plot_attention}
 
 
+ANSWER = b"\0picture "  # before an answer: another may have written there, a sitecustomize.py say
+
+
+def answer(stream: IO[bytes]) -> str:
+    """Of the process, to one picture: "", or why it is not drawn. EOFError when it has ended."""
+    for line in stream:
+        _, found, reason = line.partition(ANSWER)
+        if found:
+            return reason.decode("utf-8").rstrip("\n")
+    raise EOFError
+
+
 def serve() -> None:
-    """Draws what is asked for on standard input, and answers with None or what went wrong."""
-    os.nice(10)  # a run's own processes go first
-    _figure(1, 1)  # imports matplotlib, before anything is asked
+    """Draws what is asked for on standard input; an `answer` to each on standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows sends it to all processes of a console
+    if hasattr(os, "nice"):
+        os.nice(10)  # a run's own processes go first
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+    warnings.simplefilter("ignore")  # letters that no font has
+    with contextlib.suppress(Exception):  # then it is the answer to whoever asks
+        _figure(1, 1)  # imports matplotlib, before anything is asked
     while True:
         try:
-            picture, arguments = pickle.load(sys.stdin.buffer)
+            picture, arguments, path = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        try:
-            PICTURES[picture](*arguments)
-            error = None
-        except Exception as raised:
-            error = raised
-        pickle.dump(error, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        answers.write(ANSWER + _fault(picture, arguments, path).encode("utf-8", "replace") + b"\n")
+        answers.flush()
+
+
+def _fault(picture: str, arguments: tuple[Any, ...], path: Path) -> str:
+    """Draws a picture beside its place first, so that it is whole or not there."""
+    partial = path.with_name(f"{path.stem}.writing{path.suffix}")
+    try:
+        import matplotlib
+
+        matplotlib.rcdefaults()  # whatever somebody's matplotlibrc says
+        PICTURES[picture](*arguments, partial)
+        partial.replace(path)
+        return ""
+    except OSError as error:
+        fault = error.strerror or str(error)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+    with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
+    return fault.partition("\n")[0][:300]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from jax_attn.runs.run_console import RunConsole
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -13,17 +14,17 @@ PLAIN_LINE_EVERY_S = 10.0
 class TrainingProgress:
     """A context manager; `update` after every chunk, `say` for lines that stay."""
 
-    def __init__(self, console: Console, start: int, steps: int) -> None:
+    def __init__(self, console: RunConsole, start: int, steps: int) -> None:
         self._console = console
         self._steps = steps
         self._started_at = start
         self._began = self._last_line = time.monotonic()
         self._bar = Progress(
-            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.live,
         )
         self._task = self._bar.add_task("train", total=steps, completed=start, figures="")
 
@@ -35,7 +36,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.say(line)
 
     def update(
         self, step: int, loss: float, tokens_per_second: float, mfu: float | None = None
@@ -47,7 +48,7 @@ class TrainingProgress:
         used = "" if mfu is None else f"  MFU {mfu:.1%}"
         figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s{used}  {_clock(left)} left"
         self._bar.update(self._task, completed=step, figures=figures)
-        if not self._console.is_terminal and now - self._last_line >= PLAIN_LINE_EVERY_S:
+        if not self._console.live and now - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = now
             self.say(f"step {step:,}/{self._steps:,}  {figures}")
 

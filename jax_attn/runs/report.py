@@ -54,7 +54,11 @@ def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str
     numbers = config.dtype
     if numbers == "float32":
         numbers += f", {describe_products(config, accelerator())}"
-    yield f"device   {device.platform} ({device.device_kind}), jax {jax.__version__}, {numbers}"
+    several = len(jax.local_devices())
+    one = "" if several == 1 else f", one of {several}"
+    yield (
+        f"device   {device.platform} ({device.device_kind}){one}, jax {jax.__version__}, {numbers}"
+    )
     if isinstance(model, GPT):
         yield f"attention {attention_choice(model, config.dtype)}"
     yield (
@@ -104,8 +108,7 @@ def finish(
 ) -> None:
     """Final losses, a sample, the pictures, and where they are."""
     config = run.config
-    painter.draw("loss", run.metrics_path, run.path / "loss.png")
-    pictures = "loss.png"
+    painter.draw("loss", run.metrics_path, path=run.path / "loss.png")
     if not isinstance(model, BigramLanguageModel):
         shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
         weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
@@ -113,9 +116,8 @@ def finish(
             "attention",
             np.asarray(weights, np.float32),
             corpus.tokenizer.decode(shown),
-            run.path / "attention.png",
+            path=run.path / "attention.png",
         )
-        pictures += ", attention.png"
 
     if 2 * count_parameters(model) * len(corpus.train) < CHEAP_EVALUATION_FLOPS:
         training_loss = evaluate_split(model, corpus.train, config)
@@ -140,9 +142,14 @@ def finish(
         tokens = generate(model, begin, length, key=key)[0]
     # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
     sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
-    (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
+    (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
 
-    painter.wait()
-    say(f"in {run.path}: config.json, metrics.jsonl, checkpoints/, sample.txt, {pictures}")
+    faults = painter.wait()
+    for picture, fault in faults.items():
+        if fault:
+            say(f"{picture} is not drawn: {fault}")
+    files = ["config.json", "metrics.jsonl", "checkpoints/", "sample.txt"]
+    files += [picture for picture, fault in faults.items() if not fault]
+    say(f"in {run.path}: {', '.join(files)}")
     say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")

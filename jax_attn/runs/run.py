@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,6 +31,10 @@ from jax_attn.training.step import TrainState
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 # What may change between two parts of a run. A text is known by its hash, not by its path.
 CHANGEABLE = ("steps", "optimizer.schedule_steps", "data", "checkpoint_every", "sample_tokens")
+
+
+class FolderTaken(InputError):
+    """A run is to be made where something is already."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,17 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: TrainConfig, corpus: Corpus) -> Run:
-        """Makes the directory, whole or not at all. InputError if it exists or cannot be made."""
+        """Makes the directory, whole or not at all.
+
+        FolderTaken if it exists, also if another process is the faster one; InputError if it cannot
+        be made.
+        """
+        taken = FolderTaken(
+            f"{path} exists already; choose another --out, or go on with --resume {path}"
+        )
         if path.exists():
-            raise InputError(
-                f"{path} exists already; choose another --out, or go on with --resume {path}"
-            )
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+            raise taken
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         about = {
             "name": corpus.name,
             "sha256": corpus.sha256,
@@ -75,6 +85,8 @@ class Run:
             partial.rename(path)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise taken from error  # by another run of this moment
             raise InputError(
                 f"{path} cannot be made ({error.strerror}); choose another --out"
             ) from error

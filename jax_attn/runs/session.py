@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
+import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-
+from jax_attn.compiling.backend import require_device
 from jax_attn.compiling.precision import products
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus, load_corpus
@@ -20,10 +21,12 @@ from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use
 from jax_attn.runs.least_memory import require_memory
 from jax_attn.runs.loop import Record, TrainingLoop
+from jax_attn.runs.memory_fault import memory_explained
 from jax_attn.runs.painter import Painter
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import finish, introduction
-from jax_attn.runs.run import Run
+from jax_attn.runs.run import FolderTaken, Run
+from jax_attn.runs.run_console import RunConsole
 from jax_attn.runs.schedule import about_schedule
 from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
 from jax_attn.runs.train import TrainResult
@@ -34,7 +37,7 @@ class Session:
 
     def __init__(
         self,
-        console: Console,
+        console: RunConsole,
         stop: StopOnSignal | StopOnInterrupt,
         on_record: Callable[[Record], object] | None = None,
         *,
@@ -46,17 +49,26 @@ class Session:
         self._debug_nans = debug_nans
 
     def new_run(self, config: TrainConfig, folder: Path | None, name: str) -> TrainResult:
-        """In `folder`, or in one of that name and of this moment under runs/."""
+        """In `folder`, or in one of that name and of this moment under runs/.
+
+        Where it fails before there is anything in it to go on with, the folder goes too.
+        """
+        require_device()
         corpus = load_corpus(config.data, warn=self._say)
         config = dataclasses.replace(config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
         require_memory(config)
-        run = Run.create(folder or _unused_folder(name), config, corpus)
+        run = Run.create(folder, config, corpus) if folder else _create(name, config, corpus)
         for reason in reasons:
             self._say(f"chosen   {reason}")
-        with run.locked():
-            return self._train(run, corpus)
+        try:
+            with run.locked():
+                return self._train(run, corpus)
+        except Exception:
+            if not run.metrics_path.exists() and not run.checkpoints_path.exists():
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
 
     def old_run(
         self,
@@ -65,6 +77,7 @@ class Session:
         schedule_steps: int | None = None,
     ) -> TrainResult:
         """Where it stopped; `steps` and `schedule_steps` are new totals, None the old ones."""
+        require_device()
         run = Run.open(folder)
         corpus = load_corpus(run.config.data, warn=self._say)
         run.require_same_corpus(corpus)
@@ -72,11 +85,13 @@ class Session:
             return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.say(line)
 
     def _train(self, run: Run, corpus: Corpus, before: TrainConfig | None = None) -> TrainResult:
         """`before` are the settings, so far, of a run that goes on."""
+        self._console.run = run.path
         with (
+            memory_explained(run),
             Painter() as painter,
             contextlib.closing(Checkpoints(run, self._say)) as checkpoints,
             products(run.config),
@@ -84,7 +99,7 @@ class Session:
             loop = self._begin(run, corpus, checkpoints, before)
             with TrainingProgress(self._console, loop.step, run.config.steps) as progress:
                 loop.train(progress, lambda: self._stop.signal is not None, self._on_record)
-            self._stop.listen_no_more()
+            self._stop.all_is_saved(_go_on(run))
             result = TrainResult(
                 run.path, loop.state.model(), run.records(), loop.healthy, self._stop.signal
             )
@@ -128,7 +143,7 @@ class Session:
 
     def _end(self, run: Run, corpus: Corpus, loop: TrainingLoop, painter: Painter) -> None:
         """Says why it is the end, or what the training has come to."""
-        go_on = f"python train.py --resume {run.path}"
+        go_on = _go_on(run)
         if not loop.healthy:
             self._say(
                 f"stopped: the loss or a gradient at step {loop.step + 1:,} is not finite. "
@@ -158,11 +173,15 @@ class Session:
                 self._say(loop.divergence.remark)
 
 
-def _unused_folder(name: str) -> Path:
-    """Under runs/, with the time in its name, which two runs of one second share."""
+def _go_on(run: Run) -> str:
+    return f"python train.py --resume {run.path}"
+
+
+def _create(name: str, config: TrainConfig, corpus: Corpus) -> Run:
+    """A run under runs/, with the time in its name, which several runs of one second share."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path, n = Path("runs") / f"{name}-{stamp}", 1
-    while path.exists():
-        n += 1
-        path = Path("runs") / f"{name}-{stamp}-{n}"
-    return path
+    for n in itertools.count(1):
+        path = Path("runs") / (f"{name}-{stamp}" if n == 1 else f"{name}-{stamp}-{n}")
+        with contextlib.suppress(FolderTaken):
+            return Run.create(path, config, corpus)
+    raise AssertionError("one of all numbers is free")

@@ -1,46 +1,78 @@
-"""Ctrl-C and SIGTERM as a request."""
+"""Ctrl-C, SIGTERM and a terminal that hangs up, as a request."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no terminals that hang up.
+SIGNALS = tuple(n for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SIGHUP"))
+LONGEST_LAST_WORD_S = 1.0
+
+Say = Callable[[str], object]
 
 
 class StopOnSignal:
     """Inside this context the first signal asks for a stop; a second one ends the process at once.
 
     Python runs its handlers between two of its own instructions, which a compilation may keep
-    apart for minutes. So a thread listens for the second signal.
+    apart for minutes. So a thread listens: it answers the first signal with a line to `say`, and
+    heeds the second. A terminal that hangs up never counts as the second, for its shell and the
+    system both say so; and where that is to be ignored (`nohup`), it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say) -> None:
         self.signal: int | None = None  # the one that asked for a stop
+        self._say = say
+        self._all_saved: str | None = None
 
     def __enter__(self) -> StopOnSignal:
         self._ear, self._mouth = socket.socketpair()
         self._mouth.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
-        self._before: dict[int, Any] = {n: signal.signal(n, self._ask) for n in SIGNALS}
-        threading.Thread(target=_exit_on_second, args=(self._ear,), daemon=True).start()
+        self._before: dict[int, Any] = {
+            n: signal.signal(n, self._ask) for n in SIGNALS if not _left_to_nohup(n)
+        }
+        threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.listen_no_more()
-
-    def listen_no_more(self) -> None:
         """From here on signals do what they did before this context."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         self._mouth.close()  # the listener reads the end, and ends
 
+    def all_is_saved(self, go_on: str) -> None:
+        """From here on the first signal ends the process; `go_on` is how to have the rest."""
+        self._all_saved = go_on
+
     def _ask(self, number: int, frame: Any) -> None:
-        self.signal = number
+        self.signal = self.signal or number
+
+    def _listen(self) -> None:
+        urgent = 0
+        with self._ear:
+            while received := self._ear.recv(1):
+                number = received[0]
+                if number not in SIGNALS:
+                    continue
+                urgent += number not in HANGING_UP
+                if self._all_saved is not None:
+                    words = f"all is saved; the rest: {self._all_saved}"
+                    _answer(self._say, number, words).join(LONGEST_LAST_WORD_S)
+                elif urgent < 2:
+                    _answer(self._say, number, UNDER_WAY)
+                    continue
+                with contextlib.suppress(OSError):
+                    if os.isatty(1):
+                        os.write(1, b"\x1b[?25h")  # the cursor, which the progress bar hides
+                os._exit(128 + number)
 
 
 class StopOnInterrupt:
@@ -50,8 +82,9 @@ class StopOnInterrupt:
     thread, where Python admits no handlers, nothing asks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say) -> None:
         self.signal: int | None = None
+        self._say = say
         self._before: Any = None
 
     def __enter__(self) -> StopOnInterrupt:
@@ -60,24 +93,31 @@ class StopOnInterrupt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.listen_no_more()
-
-    def listen_no_more(self) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
 
+    def all_is_saved(self, go_on: str) -> None:
+        """From here on Ctrl-C does what it did before this context."""
+        self.__exit__()
+
     def _ask(self, number: int, frame: Any) -> None:
         self.signal = number
-        self.listen_no_more()
+        self.__exit__()
+        _answer(self._say, number, UNDER_WAY)
 
 
-def _exit_on_second(ear: socket.socket) -> None:
-    heard = 0
-    with ear:
-        while number := ear.recv(1):
-            heard += number[0] in SIGNALS
-            if heard == 2:
-                if os.isatty(1):
-                    os.write(1, b"\x1b[?25h")  # the cursor, which the progress bar hides
-                os._exit(128 + number[0])
+HANGING_UP = tuple(n for n in SIGNALS if n.name == "SIGHUP")
+UNDER_WAY = "what is under way is finished and saved; once more ends at once"
+
+
+def _left_to_nohup(number: signal.Signals) -> bool:
+    return number in HANGING_UP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def _answer(say: Say, number: int, words: str) -> threading.Thread:
+    """In a thread: who waits for a terminal that stands still does not hear the next signal."""
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    speaker = threading.Thread(target=say, args=(f"{name}: {words}",), daemon=True)
+    speaker.start()
+    return speaker

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from jax_attn.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from jax_attn.runs.session import Session
-    from jax_attn.runs.stopping import StopOnInterrupt
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ def train(
     if data is not None:
         config = dataclasses.replace(config, data=os.fspath(data))
     kinds = {BigramShape: "bigram", HeadShape: "head"}
-    with _interruptible() as stop:
-        session = _session(stop, on_record)
+    with _session(on_record) as session:
         return session.new_run(
             config, None if out is None else Path(out), kinds.get(type(config.model), "gpt")
         )
@@ -74,24 +73,17 @@ def resume(
     `steps` is a new total number of steps, no fewer than are done, else InputError. The learning
     rate keeps its schedule, and stays where that ends; `schedule_steps` gives it another length.
     """
-    with _interruptible() as stop:
-        return _session(stop, on_record).old_run(path, steps, schedule_steps)
+    with _session(on_record) as session:
+        return session.old_run(path, steps, schedule_steps)
 
 
-# What trains is imported when it is asked for: most who import the package do not train.
-
-
-def _interruptible() -> StopOnInterrupt:
+@contextlib.contextmanager
+def _session(on_record: Callable[[dict[str, Any]], object] | None) -> Iterator[Session]:
+    """What trains is imported when it is asked for: most who import the package do not train."""
+    from jax_attn.runs.run_console import RunConsole
+    from jax_attn.runs.session import Session
     from jax_attn.runs.stopping import StopOnInterrupt
 
-    return StopOnInterrupt()
-
-
-def _session(
-    stop: StopOnInterrupt, on_record: Callable[[dict[str, Any]], object] | None
-) -> Session:
-    from rich.console import Console
-
-    from jax_attn.runs.session import Session
-
-    return Session(Console(), stop, on_record)
+    console = RunConsole()
+    with StopOnInterrupt(console.say) as stop:
+        yield Session(console, stop, on_record)

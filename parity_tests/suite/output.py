@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from jax_attn.console import VerbatimConsole
 from parity_tests.suite.ladder import RUNGS, RungResult
 from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems, tally
 from parity_tests.suite.mutants.baselines import RULES
@@ -24,9 +25,9 @@ PLAIN_LINE_EVERY_S = 15.0
 class Progress:
     """How far long work is: a live line on a terminal, now and then a plain one elsewhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: VerbatimConsole) -> None:
         self._console = console
-        self._status = console.status("") if console.is_terminal else None
+        self._status = console.status("") if console.live else None
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -43,7 +44,7 @@ class Progress:
             self._status.update(line)
         elif time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = time.monotonic()
-            say(self._console, line)
+            self._console.print(line)
 
 
 def device() -> str:
@@ -51,7 +52,7 @@ def device() -> str:
     return f"{found.platform} ({found.device_kind}), jax {jax.__version__}"
 
 
-def print_ladder(console: Console, results: Sequence[RungResult]) -> None:
+def print_ladder(console: VerbatimConsole, results: Sequence[RungResult]) -> None:
     table = Table(title=f"torch_ref against jax_attn on {device()}", title_justify="left")
     for name in ("rung", "what", "checks", "worst ratio", "float64 difference", "seconds"):
         table.add_column(name, justify="left" if name in ("rung", "what") else "right")
@@ -64,25 +65,24 @@ def print_ladder(console: Console, results: Sequence[RungResult]) -> None:
             ratio(result.worst_ratio),
             f"{result.semantic_difference:.1e}" if result.semantic_difference else "",
             f"{result.seconds:.1f}",
-            "[green]same[/]" if result.ok else "[bold red]differs[/]",
+            Text("same", "green") if result.ok else Text("differs", "bold red"),
         )
     console.print(table)
     worst = max(results, key=lambda result: result.semantic_difference)
-    say(
-        console,
+    console.print(
         f"{sum(r.checks for r in results):,} checks. A ratio is the port's error over what the "
         f"budget allows. Worst relative difference in float64: {worst.semantic_difference:.1e} "
         f"({worst.rung}); allowed 1e-12.",
     )
     for result in results:
         for failure in result.failures[:MOST_FAILURES]:
-            console.print(f"\n[bold red]{result.rung}[/] ", end="")
-            say(console, f"{failure.check}\n{failure.detail}")
+            console.print(Text(f"\n{result.rung} ", "bold red"), end="")
+            console.print(f"{failure.check}\n{failure.detail}")
         if len(result.failures) > MOST_FAILURES:
-            say(console, f"… and {len(result.failures) - MOST_FAILURES} more in {result.rung}")
+            console.print(f"… and {len(result.failures) - MOST_FAILURES} more in {result.rung}")
 
 
-def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
+def print_matrix(console: VerbatimConsole, results: Sequence[MutantResult]) -> None:
     """One row a bug: x where a rung or a public suite's rule catches it, ! where it raises.
 
     A blank is a rung that was not run, for a lower one is named for the bug.
@@ -92,36 +92,35 @@ def print_matrix(console: Console, results: Sequence[MutantResult]) -> None:
     for column in [*RUNGS, *RULES]:
         table.add_column(column, justify="center", width=5, overflow="fold")
     marks = {
-        "passes": "[dim]·[/]",
-        "differs": "[green]x[/]",
-        "raises": "[yellow]![/]",
-        "not run": "",
+        "passes": Text("·", "dim"),
+        "differs": Text("x", "green"),
+        "raises": Text("!", "yellow"),
+        "not run": Text(),
     }
     for kind, group in groupby(results, key=lambda r: kind_of(r)):
-        table.add_row(f"[bold]{kind}[/]")
+        table.add_row(Text(kind, "bold"))
         for result in group:
             mutant = BY_NAME.get(result.name)
             alike = " (equivalent)" if mutant and mutant.equivalent else ""
             cells = [marks[result.rungs.get(rung, "not run")] for rung in RUNGS]
-            cells += ["[blue]x[/]" if result.rules[rule] else "[dim]·[/]" for rule in RULES]
+            cells += [Text("x", "blue") if result.rules[r] else marks["passes"] for r in RULES]
             table.add_row(f"  {result.name}{alike}", *cells)
     counts = tally(results)
     table.add_section()
-    table.add_row("[bold]caught[/]", *(str(counts[column]) for column in [*RUNGS, *RULES]))
+    table.add_row(Text("caught", "bold"), *(str(counts[column]) for column in [*RUNGS, *RULES]))
     console.print(table)
     real = [r for r in results if r.name != NO_BUG and not BY_NAME[r.name].equivalent]
     caught = sum(bool(result.failed) for result in real)
-    say(
-        console,
+    console.print(
         f"{caught} of {len(real)} bugs caught; {len(results) - 1 - len(real)} equivalent ones "
         f"listed. Rules of public suites: {', '.join(f'{rule} {counts[rule]}' for rule in RULES)}.",
     )
     for control in (result for result in results if result.name == NO_BUG):
         wrong = [rule for rule, caught in control.rules.items() if caught]
         if wrong:
-            say(console, f"False alarms on the port as it is: {', '.join(wrong)}.")
+            console.print(f"False alarms on the port as it is: {', '.join(wrong)}.")
     for problem in problems(results):
-        console.print(f"[bold red]problem[/] {problem}", highlight=False)
+        console.print(Text.assemble(("problem", "bold red"), f" {problem}"))
 
 
 def kind_of(result: MutantResult) -> str:
@@ -146,7 +145,3 @@ def write_json(path: Path, ladder: Sequence[RungResult], matrix: Sequence[Mutant
 
 def ratio(value: float) -> str:
     return "∞" if math.isinf(value) else f"{value:.2g}"
-
-
-def say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

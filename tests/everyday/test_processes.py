@@ -1,0 +1,227 @@
+"""What happens to processes: one that draws and fails, signals, a kill, a reader who leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from jax_attn.runs import painter as painters
+from jax_attn.runs import session
+from jax_attn.runs.painter import Painter
+from jax_attn.runs.progress import TrainingProgress
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "9"]
+TINY += ["--batch-size", "2"]
+BROKEN_MATPLOTLIB = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "matplotlib":
+            raise ImportError("no matplotlib today")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.fixture
+def settled(tmp_path, monkeypatch):
+    """Runs code in every new Python, as somebody's sitecustomize.py would."""
+
+    def settle(code):
+        folder = tmp_path / "site"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return settle
+
+
+def drawn(folder):
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "train_loss": 4.0}) + "\n")
+    with Painter() as painter:
+        painter.draw("loss", folder / "metrics.jsonl", path=folder / "loss.png")
+        return painter.wait()["loss.png"]
+
+
+@pytest.mark.parametrize(
+    ("code", "environment"),
+    [
+        pytest.param("import os\ndel os.nice", {}, id="Windows has no os.nice"),
+        pytest.param("print('welcome')", {}, id="something else says something first"),
+        pytest.param("", {"MPLBACKEND": "nonsense"}, id="a backend that does not exist"),
+        pytest.param("", {"MPLCONFIGDIR": "/dev/null/x"}, id="no place for the cache"),
+        pytest.param("", {"MATPLOTLIBRC": "site/usetex"}, id="settings that want LaTeX"),
+    ],
+)
+def test_a_picture_is_drawn_all_the_same(settled, monkeypatch, tmp_path, capfd, code, environment):
+    settled(code)
+    (tmp_path / "site" / "usetex").write_text("text.usetex: True\n")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.replace("site/", f"{tmp_path}/site/"))
+    assert drawn(tmp_path) == ""
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert capfd.readouterr() == ("", "")
+
+
+ENDED = "the process that draws pictures ended before its time"
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        pytest.param(BROKEN_MATPLOTLIB, "ImportError: no matplotlib today", id="no matplotlib"),
+        pytest.param("import os; os._exit(3)", ENDED, id="it dies"),
+        pytest.param(
+            "import time; time.sleep(60)", "it is not ready after 1 seconds", id="it hangs"
+        ),
+    ],
+)
+def test_why_a_picture_is_not_drawn(settled, monkeypatch, tmp_path, code, fault):
+    if "sleep" in code:
+        monkeypatch.setattr(painters, "LONGEST_S", 1.0)
+    settled(code)
+    assert drawn(tmp_path) == fault
+    assert not (tmp_path / "loss.png").exists()
+
+
+def test_a_disk_without_room_leaves_no_half_picture(tmp_path):
+    (tmp_path / "loss.writing.png").symlink_to("/dev/full")
+    assert drawn(tmp_path) == "No space left on device"
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl"}
+
+
+def test_letters_that_no_font_has_are_no_news(tmp_path, capfd):
+    weights = np.array([[[[1.0, 0.0], [0.5, 0.5]]]])
+    with Painter() as painter:
+        painter.draw("attention", weights, "中文", path=tmp_path / "attention.png")
+        assert painter.wait() == {"attention.png": ""}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_without_pictures_is_complete(call, text, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/such/python")
+        patch.setattr(session, "Painter", Painter)
+        given = ["bigram", *TINY, "--data", text, "--out", tmp_path / "run"]
+        code, out, err = call(train.main, *given)
+    assert (code, err) == (0, "")
+    assert "loss.png is not drawn: the process that draws it cannot be started (" in out
+    assert "--- sample" in out
+    assert f"in {tmp_path / 'run'}: config.json, metrics.jsonl, checkpoints/, sample.txt\n" in out
+    assert (tmp_path / "run/checkpoints/4/checksums.json").exists()
+
+
+# Signals.
+
+
+@pytest.fixture
+def stopped(call, text, tmp_path, monkeypatch, no_pictures):
+    """A run to which the signals come when it has made two steps."""
+
+    def run(*numbers):
+        update = TrainingProgress.update
+
+        def interrupt(self, step, *figures):
+            update(self, step, *figures)
+            if step == 2:
+                for number in numbers:
+                    signal.raise_signal(number)
+
+        monkeypatch.setattr(TrainingProgress, "update", interrupt)
+        return call(train.main, "bigram", *TINY, "--data", text, "--out", tmp_path / "run")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code", "named"),
+    [
+        pytest.param([signal.SIGINT], 130, "Ctrl-C", id="Ctrl-C"),
+        pytest.param([signal.SIGTERM], 143, "SIGTERM", id="SIGTERM"),
+        pytest.param([signal.SIGHUP], 129, "SIGHUP", id="the terminal hangs up"),
+        pytest.param([signal.SIGHUP] * 2, 129, "SIGHUP", id="and its shell says so too"),
+        pytest.param([signal.SIGTERM, signal.SIGHUP], 143, "SIGTERM", id="the session ends"),
+    ],
+)
+def test_the_first_signal_is_answered_and_saved(stopped, tmp_path, numbers, code, named):
+    found, out, _ = stopped(*numbers)
+    assert found == code
+    assert f"{named}: what is under way is finished and saved; once more ends at once\n" in out
+    assert "stopped at step 2; go on with: python train.py --resume" in out
+    assert (tmp_path / "run/checkpoints/2/checksums.json").exists()
+
+
+def test_nohup_is_heeded(stopped, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        code, out, _ = stopped(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert code == 0
+    assert "--- sample" in out
+
+
+def test_when_all_is_saved_a_signal_ends_at_once(tmp_path):
+    code = (
+        "import os, signal, time, jax_attn.runs.stopping as s\n"
+        "with s.StopOnSignal(lambda line: print(line, flush=True)) as stop:\n"
+        "    stop.all_is_saved('train.py --resume RUN')\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    said = "Ctrl-C: all is saved; the rest: train.py --resume RUN\n"
+    assert (child.returncode, child.stdout, child.stderr) == (130, said, "")
+
+
+# Whole processes.
+
+
+def start(*given, **more):
+    return subprocess.Popen(
+        [sys.executable, "train.py", *map(str, given)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,
+    )  # fmt: skip
+
+
+def test_killed_while_the_first_chunk_is_compiled(call, text, tmp_path, no_pictures):
+    run = tmp_path / "run"
+    with start("bigram", *TINY, "--data", text, "--out", run) as process:
+        assert any(line.startswith("run ") for line in process.stdout)
+        process.kill()
+    assert not (run / "checkpoints").exists()
+    code, out, err = call(train.main, "--resume", run)
+    assert (code, err) == (0, "")
+    assert "no checkpoint yet: the run begins at step 0" in out
+    assert (run / "sample.txt").exists()
+
+
+def test_a_reader_who_leaves_costs_nothing(text, tmp_path):
+    run = tmp_path / "run"
+    with start("bigram", *TINY, "--data", text, "--out", run) as process:
+        assert process.stdout.readline().startswith("model ")
+        process.stdout.close()
+        said = process.stderr.read()
+    line = f"standard output cannot be written to (Broken pipe): the run goes on in {run}\n"
+    assert (process.returncode, said) == (0, line)
+    assert (run / "sample.txt").exists()
+    assert (run / "loss.png").exists()
+
+
+def test_a_full_disk_under_both_outputs_costs_nothing(text, tmp_path):
+    run = tmp_path / "run"
+    given = ["bigram", *TINY, "--data", text, "--out", run]
+    with open("/dev/full", "w") as full:
+        code = subprocess.run(
+            [sys.executable, "train.py", *map(str, given)], cwd=ROOT, stdout=full, stderr=full
+        ).returncode
+    assert code == 0
+    assert (run / "sample.txt").exists()
