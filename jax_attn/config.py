@@ -265,7 +265,7 @@ class TrainConfig:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"not a training configuration: {error}") from error
+            raise InputError(f"not a training configuration: {error!s:.200}") from error
 
 
 def _checked(cls: Any, fields: dict[str, Any]) -> Any:

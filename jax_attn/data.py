@@ -89,6 +89,16 @@ class CharTokenizer:
         points = self._code_points[np.clip(ids, 0, self.vocab_size - 1)]
         return text_of(np.where(inside, points, ord("\ufffd")))
 
+    def about_unknown(self, ids: NDArray[np.integer]) -> str | None:
+        """A line for whoever wonders at "�" in a sample; None where there is none to wonder at."""
+        n = int(np.count_nonzero(ids >= self.vocab_size))
+        if not n:
+            return None
+        return (
+            f"{n:,} of its {len(ids):,} ids stand for no character of the text and show as "
+            f"\ufffd: the model knows more ids than the text has symbols ({self.vocab_size:,})"
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON that `load` reads."""
         content = {"kind": "characters", "characters": self.characters}
