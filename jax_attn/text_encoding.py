@@ -51,11 +51,11 @@ KINDS = (
 )
 # They are texts, but hardly the one that was meant.
 TEXTUAL_KINDS = (
-    (b"%PDF-", "a PDF document"),
-    (b"{\\rtf", "an RTF document"),
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
+    ("%pdf-", "a PDF document"),
+    ("{\\rtf", "an RTF document"),
+    ("version https://git-lfs", "a pointer of Git LFS, not the file itself"),
+    ("<!doctype html", "an HTML page"),
+    ("<html", "an HTML page"),
 )
 
 _CYRILLIC = "оеаинтсрвлкмдпуя"
@@ -140,10 +140,10 @@ def identified(head: bytes) -> str | None:
     return name and _looks_like(name)
 
 
-def textual_kind(head: bytes) -> str | None:
+def textual_kind(text: str) -> str | None:
     """What a valid text is, if it is hardly the one that was meant."""
-    start = head[:64].lower().lstrip()
-    return next((kind for begin, kind in TEXTUAL_KINDS if start.startswith(begin.lower())), None)
+    start = text[:64].lower().lstrip()
+    return next((kind for begin, kind in TEXTUAL_KINDS if start.startswith(begin)), None)
 
 
 def likely_encoding(sample: bytes) -> str | None:
@@ -176,12 +176,15 @@ def likeness(sample: bytes, encoding: str, least: int = 1) -> float:
     return sum(c in frequent for c in outside) / len(outside)
 
 
+def beyond_ascii(text: str) -> str:
+    """A sample of a text from its first character on that is not ASCII."""
+    begin = _NOT_ASCII.search(text)
+    return "" if begin is None else text[begin.start() :][:SAMPLE]
+
+
 def misread(text: str) -> str | None:
     """The encoding of bytes that somebody once read as cp1252 or Latin-1, and wrote as UTF-8."""
-    begin = _NOT_ASCII.search(text)
-    if begin is None:
-        return None
-    sample = text[begin.start() :][:SAMPLE].translate(_TO_LATIN1).encode("latin-1", "ignore")
+    sample = beyond_ascii(text).translate(_TO_LATIN1).encode("latin-1", "ignore")
     name = likely_encoding(sample)
     if name in LATIN or name is None:
         return None

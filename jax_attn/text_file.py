@@ -24,6 +24,7 @@ from jax_attn.text_encoding import (
     LATIN,
     OTHERS,
     SAMPLE,
+    beyond_ascii,
     identified,
     likely_encoding,
     misread,
@@ -84,7 +85,7 @@ def read_text_file(path: Path, encoding: str, warn: Callable[[str], None]) -> Te
         tokens[filled : filled + len(ids)] = ranks[ids]
         filled += len(ids)
         pieces[i] = np.empty(0)
-    for remark in _remarks(characters, tokens, beginning, head, encoding):
+    for remark in _remarks(characters, tokens, beginning, encoding):
         warn(f"{name}: {remark}")
     return TextFile(characters, tokens, digest.hexdigest())
 
@@ -236,7 +237,7 @@ def _require_text(text: str, head: bytes, encoding: str, name: str) -> None:
 
 
 def _remarks(
-    characters: str, tokens: NDArray[np.integer], beginning: str, head: bytes, encoding: str
+    characters: str, tokens: NDArray[np.integer], beginning: str, encoding: str
 ) -> Iterator[str]:
     """Lines on what is odd in a text, and no reason to refuse it."""
 
@@ -244,7 +245,7 @@ def _remarks(
         n = np.count_nonzero(tokens == characters.index(character))
         return "once" if n == 1 else f"{n:,} times"
 
-    kind = textual_kind(head)
+    kind = textual_kind(beginning)
     if kind:
         yield f"it looks like {kind}, and is taken as it stands"
     control = sorted(CONTROL.intersection(characters))
@@ -256,16 +257,18 @@ def _remarks(
         yield f"it has the byte order mark of a file inside, {MARK!r}, {count(MARK)}"
     if LOST in characters:
         yield f"it has the sign of a lost character, {LOST!r}, {count(LOST)}: how was it made?"
-    meant = misread(beginning)
-    given = codecs.lookup(encoding).name
-    if given != "utf-8" and given in map(_canonical, ("latin-1", *LATIN, *OTHERS)):
-        likely = likely_encoding(head)
-        if likely and head.decode(likely, "ignore") != head.decode(encoding, "ignore"):
-            yield f"it looks more like {likely} than {encoding}: give --encoding {likely}"
-    elif meant and given == "utf-8":
-        yield f"it looks like {meant} that was read as cp1252 when the file was made"
-    elif meant:
-        yield f"it looks like {meant}, not {encoding}: give --encoding {meant}"
+    meant, given = misread(beginning), codecs.lookup(encoding).name
+    if given == "utf-8":
+        if meant:
+            yield f"it looks like {meant} that was read as cp1252 when the file was made"
+        return
+    if given in map(_canonical, ("latin-1", *LATIN, *OTHERS)):
+        text = beyond_ascii(beginning)
+        meant = likely_encoding(sample := text.encode(encoding, "ignore"))
+        if meant and sample.decode(meant, "ignore") == text:
+            return
+    if meant:
+        yield f"it looks more like {meant} than {encoding}: give --encoding {meant}"
 
 
 def _canonical(encoding: str) -> str:
