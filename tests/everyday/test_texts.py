@@ -334,11 +334,15 @@ def test_what_is_odd_is_remarked_on_and_taken(tmp_path, text, said):
     assert said in remark
 
 
-@pytest.mark.parametrize(
-    "text",
-    [FRENCH, TYPEWRITER, CZECH, TURKISH, RUSSIAN, GREEK, HEBREW, ARABIC, CHINESE, TAIWANESE,
-     JAPANESE, KOREAN, THAI, ENGLISH, "ÄÖÜ äöü ß «Ça» ¿Él?\f", "a\r\nb\rc\v"],
-)  # fmt: skip
+WORLD = {
+    "French": FRENCH, "quotation marks": TYPEWRITER, "Czech": CZECH, "Turkish": TURKISH,
+    "Russian": RUSSIAN, "Greek": GREEK, "Hebrew": HEBREW, "Arabic": ARABIC, "Chinese": CHINESE,
+    "Chinese of Taiwan": TAIWANESE, "Japanese": JAPANESE, "Korean": KOREAN, "Thai": THAI,
+    "English": ENGLISH, "capitals": "ÄÖÜ äöü ß «Ça» ¿Él?\f", "ends of lines": "a\r\nb\rc\v",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WORLD.values(), ids=WORLD)
 def test_nothing_is_odd_about_the_worlds_texts(tmp_path, text):
     read = Read(file_of(tmp_path, text))
     assert (read.text, read.remarks) == (text, [])
