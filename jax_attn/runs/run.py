@@ -258,11 +258,12 @@ class Run:
 
 
 def _require_plain_name(path: Path) -> None:
-    """InputError where Orbax would not find what it has written: it looks by a pattern."""
-    if glob.has_magic(str(path.absolute())):
+    """InputError where Orbax would not find what it has written: it takes a path for a pattern."""
+    name = str(path.absolute())
+    if glob.has_magic(name) or (os.name == "posix" and "\\" in name):
         raise InputError(
-            f"{path.absolute()}: a run's path cannot have any of * ? [ in it, with which its "
-            "checkpoints could not be read; choose another --out, or rename its folder"
+            f"{name}: a run's path cannot have any of * ? [ \\ in it, with which its checkpoints "
+            "could not be read; choose another --out, or rename its folder"
         )
 
 

@@ -88,7 +88,7 @@ def typed(call, command):
     [
         pytest.param("run", id="a plain name"),
         pytest.param("my first run", id="spaces"),
-        pytest.param('it\'s $HOME `x` \\ "#" & !', id="all that a shell reads"),
+        pytest.param('it\'s $HOME `x` "#" & !', id="all that a shell reads"),
         pytest.param("-run", id="a leading dash"),
         pytest.param("läuft", id="a letter beyond ASCII"),
     ],
@@ -140,17 +140,15 @@ def test_a_refusal_that_names_a_command(call, folder):
     assert typed(call, COMMAND.search(line)[0])[0] == 0
 
 
-@pytest.mark.parametrize("name", ["run[1]", "run*", "what?"])
+@pytest.mark.parametrize("name", ["run[1]", "run*", "what?", "a\\b"])
 def test_a_name_under_which_no_checkpoint_could_be_read(call, folder, monkeypatch, name):
     """Orbax reads a folder's name as a pattern, and wrote what nothing could read again."""
-    words = "a run's path cannot have any of * ? [ in it"
+    words = "a run's path cannot have any of * ? ["
     made = ["bigram", *RUN, "--data", folder / "text.txt", "--out", folder / name]
     assert words in one_line(call(train.main, *made))
     assert not (folder / name).exists()
     (folder / "run").rename(folder / name)
     assert words in one_line(call(train.main, "--resume", folder / name, "--steps", 6))
-    code, _, err = call(generate_cli.main, folder / name, "--tokens", 3)
-    assert (code, err) == (0, "")
 
 
 # 16. A kept checkpoint is a source.
