@@ -65,15 +65,18 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         return ocp.StandardCheckpointer()
 
-    @functools.cached_property
-    def _path_for_orbax(self) -> Path:
-        """Of the checkpoints: it finds its files by patterns, to which * ? [ are no characters."""
-        path = self._run.checkpoints_path.absolute()
-        if glob.escape(str(path)) == str(path):
-            return path
-        link = Path(self._links.enter_context(tempfile.TemporaryDirectory())) / "checkpoints"
+    def _arrays_of(self, checkpoint: Path) -> Path:
+        """Where Orbax has the arrays: it finds its files by patterns, in which * ? [ are none.
+
+        TensorStore, too, takes a backslash for what parts folders.
+        """
+        path = checkpoint.absolute()
+        name = str(path)
+        if glob.escape(name) == name and (os.sep == "\\" or "\\" not in name):
+            return path / "arrays"
+        link = Path(self._links.enter_context(tempfile.TemporaryDirectory())) / "checkpoint"
         link.symlink_to(path, target_is_directory=True)
-        return link
+        return link / "arrays"
 
     def prepare(self) -> None:
         """Imports Orbax, before the first save has to."""
@@ -103,7 +106,7 @@ class Checkpoints:
             # Known beforehand, because TensorStore's threads stop noisily when a write fails.
             if shutil.disk_usage(partial).free < sum(a.nbytes for a in arrays.values()) + SPARE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._orbax.save(self._path_for_orbax / partial.name / "arrays", arrays)
+            self._orbax.save(self._arrays_of(partial), arrays)
         self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
@@ -139,7 +142,7 @@ class Checkpoints:
             for name, x in jax.eval_shape(_named_arrays, like).items()
         }
         try:
-            arrays = self._orbax.restore(self._path_for_orbax / folder.name / "arrays", template)
+            arrays = self._orbax.restore(self._arrays_of(folder), template)
             return _from_named_arrays(like, arrays)
         except Exception as error:  # Orbax and TensorStore raise of every kind
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import glob
 import json
 import os
 import shutil
@@ -68,7 +67,6 @@ class Run:
             raise InputError(
                 f"{path} exists already; choose another --out, or go on with --resume {path}"
             )
-        _require_plain_name(path)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         about = {
             "name": corpus.name,
@@ -124,7 +122,6 @@ class Run:
         """Nobody else writes to this run meanwhile. InputError when somebody does."""
         from filelock import FileLock, Timeout
 
-        _require_plain_name(self.path)
         lock = FileLock(self.path / "lock")
         with self.writing():
             try:
@@ -255,16 +252,6 @@ class Run:
     def shapes(self) -> TrainState:
         """Of every array of the state, in its place: known at once, at any size."""
         return jax.eval_shape(self.fresh)
-
-
-def _require_plain_name(path: Path) -> None:
-    """InputError where Orbax would not find what it has written: it takes a path for a pattern."""
-    name = str(path.absolute())
-    if glob.has_magic(name) or (os.name == "posix" and "\\" in name):
-        raise InputError(
-            f"{name}: a run's path cannot have any of * ? [ \\ in it, with which its checkpoints "
-            "could not be read; choose another --out, or rename its folder"
-        )
 
 
 def _no_run(path: Path) -> str:

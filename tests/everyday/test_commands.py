@@ -88,7 +88,7 @@ def typed(call, command):
     [
         pytest.param("run", id="a plain name"),
         pytest.param("my first run", id="spaces"),
-        pytest.param('it\'s $HOME `x` "#" & !', id="all that a shell reads"),
+        pytest.param('it\'s $HOME `x` \\ "*?#" & [!]', id="all that a shell reads"),
         pytest.param("-run", id="a leading dash"),
         pytest.param("läuft", id="a letter beyond ASCII"),
     ],
@@ -140,17 +140,6 @@ def test_a_refusal_that_names_a_command(call, folder):
     assert typed(call, COMMAND.search(line)[0])[0] == 0
 
 
-@pytest.mark.parametrize("name", ["run[1]", "run*", "what?", "a\\b"])
-def test_a_name_under_which_no_checkpoint_could_be_read(call, folder, monkeypatch, name):
-    """Orbax reads a folder's name as a pattern, and wrote what nothing could read again."""
-    words = "a run's path cannot have any of * ? ["
-    made = ["bigram", *RUN, "--data", folder / "text.txt", "--out", folder / name]
-    assert words in one_line(call(train.main, *made))
-    assert not (folder / name).exists()
-    (folder / "run").rename(folder / name)
-    assert words in one_line(call(train.main, "--resume", folder / name, "--steps", 6))
-
-
 # 16. A kept checkpoint is a source.
 
 
@@ -159,11 +148,11 @@ def test_a_checkpoint_is_a_source(call, folder, monkeypatch):
     newest, second = (ja.load_model(run / "checkpoints" / step) for step in ("4", "2"))
     assert bits(newest) == bits(ja.load_model(run))
     assert bits(newest) != bits(second)
-    shutil.copytree(run / "checkpoints" / "2", folder / "kept")
+    shutil.copytree(run / "checkpoints" / "2", folder / "kept[2]\\")
     shutil.rmtree(run / "checkpoints" / "4")
-    assert bits(second) == bits(ja.load_model(run)) == bits(ja.load_model(folder / "kept"))
+    assert bits(second) == bits(ja.load_model(run)) == bits(ja.load_model(folder / "kept[2]\\"))
     texts = []
-    for source in (run, run / "checkpoints" / "2", folder / "kept"):
+    for source in (run, run / "checkpoints" / "2", folder / "kept[2]\\"):
         code, out, err = call(generate_cli.main, source, "--tokens", 20)
         assert (code, err) == (0, "")
         texts.append(out)
