@@ -137,7 +137,7 @@ def test_a_refusal_that_names_a_command(call, folder):
     line = one_line(call(train.main, "--resume", checkpoint))
     assert "is a checkpoint; what goes on is its run: python train.py --resume" in line
     assert sorted(path.name for path in checkpoint.iterdir()) == before
-    assert typed(call, COMMAND.search(line)[0])[0] == 0
+    assert typed(call, COMMAND.findall(line)[0])[0] == 0
 
 
 # 16. A kept checkpoint is a source.
@@ -210,7 +210,7 @@ def test_a_text_that_was_moved(call, folder):
     (folder / "text.txt").rename(folder / "moved to.txt")
     line = one_line(call(train.main, "--resume", run, "--steps", 6))
     assert "text.txt: there is no such file any more; " in line
-    command = COMMAND.search(line)[0].replace("PATH", shlex.quote(str(folder / "moved to.txt")))
+    command = COMMAND.findall(line)[0].replace("PATH", shlex.quote(str(folder / "moved to.txt")))
     code, _, err = typed(call, f"{command} --steps 6")
     assert (code, err) == (0, "")
     assert Run.open(run).config.data == str(folder / "moved to.txt")

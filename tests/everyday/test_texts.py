@@ -397,7 +397,7 @@ def test_the_corpora_that_come_with_it_have_their_encoding(unchecked):
     with pytest.raises(ja.InputError, match="python-docs is in UTF-8: an encoding goes with"):
         ja.load_corpus("python-docs", print, encoding="utf-16")
     with pytest.raises(ja.InputError, match="data is a bytes, not a name"):
-        ja.load_corpus(b"text.txt", print)
+        ja.load_corpus(b"text.txt", print)  # pyright: ignore[reportArgumentType]
 
 
 # A run from the one to the other.
