@@ -33,7 +33,9 @@ def train(arguments: NewRun | ResumedRun, console: RunConsole) -> int:
     with StopOnSignal(console.say) as stop:
         session = Session(console, stop, debug_nans=arguments.debug_nans)
         if isinstance(arguments, ResumedRun):
-            result = session.old_run(arguments.resume, arguments.steps, arguments.schedule_steps)
+            result = session.old_run(
+                arguments.resume, arguments.steps, arguments.schedule_steps, arguments.data
+            )
         else:
             result = session.new_run(arguments.config, arguments.out, arguments.preset)
     if not result.finite:

@@ -24,6 +24,7 @@ from jax_attn.domains import (
     require,
 )
 from jax_attn.errors import InputError
+from jax_attn.text_encoding import require_text_encoding
 
 # AdamW moves a parameter by a few times that, at worst (no beta2) by it times gradient / epsilon,
 # and decay moves none away from zero: steps with finite gradients stay within float32, on which
@@ -191,7 +192,9 @@ class TrainConfig:
     learning_rate: float  # AdamW step size after warm-up
     eval_every: int  # steps between evaluations over the whole validation split
     checkpoint_every: int  # steps between checkpoints; the last step is always saved
-    data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a UTF-8 file
+    data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a text file
+    encoding: str = "utf-8"  # of that file: utf-16, cp1252, gb18030, … as Python names them
+    eval_tokens: int = 0  # characters of each split that an evaluation predicts; 0 = all
     # micro-batches a step: less memory; same mean gradient, but each draws its dropout by itself;
     # 0 = as few as fit
     accumulate_steps: int = 1
@@ -209,7 +212,7 @@ class TrainConfig:
         require(self, SIZE, "steps", "batch_size", "block_size")
         require(self, SIZE, "eval_every", "checkpoint_every", "sample_tokens")
         require(self, LEARNING_RATE, "learning_rate")
-        require(self, COUNT, "accumulate_steps")
+        require(self, COUNT, "accumulate_steps", "eval_tokens")
         require(self, SEED, "seed")
         if not self.learning_rate * self.optimizer.weight_decay <= 1:
             raise InputError(
@@ -230,6 +233,7 @@ class TrainConfig:
                 f"the learning rate would be 0 from step {ends:,} on, where the cosine ends, and "
                 f"train nothing; give schedule_steps {self.steps} or a final_fraction above 0"
             )
+        require_text_encoding(self.encoding)
 
     @property
     def product_precision(self) -> Literal["default", "high", "highest"]:
@@ -261,7 +265,7 @@ class TrainConfig:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"not a training configuration: {error}") from error
+            raise InputError(f"not a training configuration: {error!s:.200}") from error
 
 
 def _checked(cls: Any, fields: dict[str, Any]) -> Any:

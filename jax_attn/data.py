@@ -1,15 +1,12 @@
-"""Corpora, the character tokenizer, and the train/validation split.
-
-A text is read in pieces and held as one or two bytes a character, never as a Python list.
-"""
+"""Corpora, the character tokenizer, and the train/validation split."""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 
@@ -19,14 +16,17 @@ from numpy.typing import NDArray
 from jax_attn.domains import LARGEST_INT32
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
+from jax_attn.text_encoding import require_text_encoding
+from jax_attn.text_file import MARK, code_points, lasting_name, read_text_file, text_of
 
 # Notebook address of the lecture's corpus: 1,115,394 characters, 65 symbols.
 TINYSHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+BUILT_IN = ("tinyshakespeare", "python-docs")
 DOWNLOAD_TIMEOUT_S = 10
-PIECE = 1 << 22  # bytes of a file read at once
+SHOWN_SYMBOLS = 100  # of a vocabulary in a message
 
 
 class CharTokenizer:
@@ -37,7 +37,7 @@ class CharTokenizer:
         if not characters or list(characters) != sorted(set(characters)):
             raise InputError("a tokenizer needs its characters sorted, each once, at least one")
         self.characters = characters
-        self._code_points = _code_points(characters)
+        self._code_points = code_points(characters)
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
@@ -57,15 +57,19 @@ class CharTokenizer:
 
     def encode(self, text: str) -> NDArray[np.integer]:
         """Ids [len(text)], in the narrowest unsigned type; InputError names unknown characters."""
-        points = _code_points(text)
+        points = code_points(text)
         ids = np.searchsorted(self._code_points, points)
         ids = np.minimum(ids, self.vocab_size - 1)
         unknown = self._code_points[ids] != points
         if unknown.any():
-            names = ", ".join(repr(chr(p)) for p in np.unique(points[unknown])[:10])
+            found = np.unique(points[unknown])
+            names = ", ".join(repr(chr(p)) for p in found[:10])
+            more = f" and {len(found) - 10:,} more" if len(found) > 10 else ""
+            known = repr(self.characters[:SHOWN_SYMBOLS])
+            if self.vocab_size > SHOWN_SYMBOLS:
+                known += f" and {self.vocab_size - SHOWN_SYMBOLS:,} more"
             raise InputError(
-                f"characters outside the vocabulary: {names}; "
-                f"the model knows only {self.characters!r}"
+                f"characters outside the vocabulary: {names}{more}; the model knows only {known}"
             )
         return ids.astype(self.dtype)
 
@@ -83,8 +87,17 @@ class CharTokenizer:
                 f"ids outside [0, {self.vocab_size}): {np.unique(ids[~inside])[:10].tolist()}"
             )
         points = self._code_points[np.clip(ids, 0, self.vocab_size - 1)]
-        points = np.where(inside, points, ord("\ufffd")).astype("<u4")
-        return points.tobytes().decode("utf-32-le", errors="surrogatepass")
+        return text_of(np.where(inside, points, ord("\ufffd")))
+
+    def about_unknown(self, ids: NDArray[np.integer]) -> str | None:
+        """A line for whoever wonders at "�" in a sample; None where there is none to wonder at."""
+        n = int(np.count_nonzero(ids >= self.vocab_size))
+        if not n:
+            return None
+        return (
+            f"{n:,} of its {len(ids):,} ids stand for no character of the text and show as "
+            f"\ufffd: the model knows more ids than the text has symbols ({self.vocab_size:,})"
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON that `load` reads."""
@@ -110,7 +123,7 @@ class Corpus:
     """A text as token ids: the first 90 % to train on, the rest to validate."""
 
     name: str  # what `load_corpus` finds it by
-    sha256: str  # of the UTF-8 bytes
+    sha256: str  # of the file's bytes, whatever they encode; of UTF-8's where there is no file
     tokenizer: CharTokenizer
     tokens: NDArray[np.integer]
 
@@ -125,6 +138,13 @@ class Corpus:
     @property
     def validation(self) -> NDArray[np.integer]:
         return self.tokens[self.n_train :]
+
+    def with_mark(self) -> Corpus:
+        """The same text with a byte order mark before it as its first symbol, as runs once had."""
+        tokenizer = CharTokenizer("".join(sorted({MARK, *self.tokenizer.characters})))
+        moved = tokenizer.encode(self.tokenizer.characters)
+        tokens = np.concatenate([tokenizer.encode(MARK), moved[self.tokens]])
+        return replace(self, tokenizer=tokenizer, tokens=tokens)
 
     def require_block(self, block_size: int) -> None:
         """Raises InputError unless both splits hold a window of `block_size` and its target."""
@@ -149,16 +169,25 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("jax_attn"))
 
 
-def load_corpus(data: str, warn: Callable[[str], None], *, fetch: bool = True) -> Corpus:
-    """The corpus named "tinyshakespeare" or "python-docs", or the UTF-8 file at the path `data`.
+def load_corpus(
+    data: str, warn: Callable[[str], None], *, encoding: str = "utf-8", fetch: bool = True
+) -> Corpus:
+    """The corpus named "tinyshakespeare" or "python-docs", or the text in the file at path `data`.
 
     tinyshakespeare is fetched once into `cache_dir()` and checked against its hash. Where that is
     impossible, or `fetch` is False, `warn` gets one line and the standard library's documentation
-    takes its place. Raises InputError for a file that is missing, empty or not UTF-8.
+    takes its place. `encoding`, a codec of Python's, is of a file of one's own; what is odd in that
+    is a line for `warn`, too. Raises InputError for a file that is missing, empty, not in that
+    encoding or plainly no text.
     """
+    if not isinstance(data, str):
+        raise InputError(f"data is a {type(data).__name__}, not a name or the path of a text")
+    require_text_encoding(encoding)
+    if data in BUILT_IN and codecs.lookup(encoding).name != "utf-8":
+        raise InputError(f"{data} is in UTF-8: an encoding goes with --data PATH only")
     if data == "tinyshakespeare":
         try:
-            return _read_file(_fetch_tinyshakespeare(fetch), name=data)
+            return _read_file(_fetch_tinyshakespeare(fetch), data, "utf-8", warn)
         except (OSError, ModuleNotFoundError) as error:
             missing = isinstance(error, ModuleNotFoundError)
             reason = f"{error.name} is not installed" if missing else type(error).__name__
@@ -169,7 +198,12 @@ def load_corpus(data: str, warn: Callable[[str], None], *, fetch: bool = True) -
             data = "python-docs"
     if data == "python-docs":
         return _python_docs()
-    return _read_file(Path(data), name=str(Path(data).absolute()))
+    return _read_file(Path(data), lasting_name(Path(data)), encoding, warn)
+
+
+def _read_file(path: Path, name: str, encoding: str, warn: Callable[[str], None]) -> Corpus:
+    text = read_text_file(path, encoding, warn)
+    return Corpus(name, text.sha256, CharTokenizer(text.characters), text.tokens)
 
 
 def _fetch_tinyshakespeare(fetch: bool) -> Path:
@@ -213,45 +247,3 @@ def _python_docs() -> Corpus:
     digest = hashlib.sha256(text.encode()).hexdigest()
     tokenizer = CharTokenizer.from_text(text)
     return Corpus("python-docs", digest, tokenizer, tokenizer.encode(text))
-
-
-def _read_file(path: Path, name: str) -> Corpus:
-    """Two passes over the file: its hash, length and characters; then its tokens."""
-    digest = hashlib.sha256()
-    characters: set[str] = set()
-    length = 0
-    for piece, text in _pieces(path):
-        digest.update(piece)
-        characters.update(text)
-        length += len(text)
-    if not length:
-        raise InputError(f"{path}: the file is empty; give a text to train on")
-    tokenizer = CharTokenizer("".join(sorted(characters)))
-    tokens = np.empty(length, tokenizer.dtype)
-    filled = 0
-    for _, text in _pieces(path):
-        tokens[filled : filled + len(text)] = tokenizer.encode(text)
-        filled += len(text)
-    return Corpus(name, digest.hexdigest(), tokenizer, tokens)
-
-
-def _pieces(path: Path) -> Iterator[tuple[bytes, str]]:
-    """The file's bytes and the characters completed by them, piece by piece."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(PIECE):
-                yield piece, decoder.decode(piece)
-            decoder.decode(b"", final=True)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: there is no such file; --data takes tinyshakespeare, python-docs or a path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a UTF-8 text ({error.reason}); convert it first") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")

@@ -195,7 +195,7 @@ class TestBadInput:
         self.refused(result, "cannot be made")
 
     def test_resuming_what_is_no_run(self, call, tmp_path):
-        self.refused(call(train.main, "--resume", tmp_path / "no"), "is no run directory")
+        self.refused(call(train.main, "--resume", tmp_path / "no"), "there is no such folder")
         self.refused(call(train.main, "--resume", tmp_path), "is no run directory")
         self.refused(call(generate_cli.main, tmp_path), "is no run directory")
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jax_attn as ja
-from jax_attn import data
+from jax_attn import data, text_file
 
 
 def silent(line):
@@ -78,7 +78,7 @@ def test_a_file_becomes_tokens_and_splits(tmp_path):
 
 
 def test_characters_that_straddle_pieces_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "PIECE", 3)
+    monkeypatch.setattr(text_file, "PIECE", 3)
     path = tmp_path / "text.txt"
     path.write_text("a€😀" * 7, encoding="utf-8")
     corpus = ja.load_corpus(str(path), silent)

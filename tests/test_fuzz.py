@@ -51,11 +51,13 @@ def test_a_corpus_is_its_text_or_refused(folder, content):
     path = folder / "text.txt"
     path.write_bytes(content)
     corpus = understood(lambda: ja.load_corpus(str(path), print))
+    text = content.decode("utf-8", "replace").lstrip("\ufeff")
     if corpus is None:
-        with pytest.raises((UnicodeDecodeError, ja.InputError)):
-            ja.CharTokenizer.from_text(content.decode("utf-8"))
+        bad = any(not c.isprintable() for c in text)  # of other kinds, in other encodings
+        assert bad or not text or "\ufffd" in text
     else:
-        assert corpus.tokenizer.decode(corpus.tokens).encode() == content
+        assert corpus.tokenizer.decode(corpus.tokens) == text
+        assert text.encode() in content
 
 
 @often

@@ -27,8 +27,8 @@ CHUNK = 16  # tokens between two prints
 class Arguments:
     """Continue a prompt with a trained model, and print the text."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]  # folder that train.py made
-    prompt: str = "\n"  # text to begin with, in the characters of the run's corpus
+    run_dir: Annotated[Path, tyro.conf.Positional]  # that train.py made, or a checkpoint in it
+    prompt: str | None = None  # text to begin with; else the text's first symbol in order of code
     tokens: int = 500  # characters to add
     temperature: float = 1.0  # below 1 safer, above 1 wilder, 0 always the likeliest character
     top_k: int | None = None  # choose among so many likeliest characters only
@@ -37,11 +37,14 @@ class Arguments:
 
 def run(record: Run, arguments: Arguments) -> Iterator[str]:
     """The prompt, then its continuation in pieces as they are made."""
-    if not arguments.prompt:
+    tokenizer = record.tokenizer
+    # Symbol 0, with which a run's own sample begins, too: a newline in most texts.
+    begin = tokenizer.characters[0] if arguments.prompt is None else arguments.prompt
+    if not begin:
         raise InputError("the prompt is empty; give at least one character")
     SIZE.check("--tokens", arguments.tokens)
     SEED.check("--seed", arguments.seed)
-    prompt = jax.device_put(np.asarray(record.tokenizer.encode(arguments.prompt), np.int32)[None])
+    prompt = jax.device_put(np.asarray(tokenizer.encode(begin), np.int32)[None])
     model = load_model(arguments.run_dir)
     chunks = stream(
         model,
@@ -52,9 +55,14 @@ def run(record: Run, arguments: Arguments) -> Iterator[str]:
         temperature=arguments.temperature,
         top_k=arguments.top_k,
     )
-    yield arguments.prompt
+    yield begin
+    made = []
     for tokens in chunks:
-        yield record.tokenizer.decode(tokens[0], errors="replace")
+        made.append(tokens[0])
+        yield tokenizer.decode(tokens[0], errors="replace")
+    unknown = tokenizer.about_unknown(np.concatenate(made))
+    if unknown:
+        print(f"\njax_attn.generate: {unknown}", file=sys.stderr)
 
 
 def generate() -> int:

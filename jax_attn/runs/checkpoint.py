@@ -65,15 +65,18 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         return ocp.StandardCheckpointer()
 
-    @functools.cached_property
-    def _path_for_orbax(self) -> Path:
-        """Of the checkpoints: it finds its files by patterns, to which * ? [ are no characters."""
-        path = self._run.checkpoints_path.absolute()
-        if glob.escape(str(path)) == str(path):
-            return path
-        link = Path(self._links.enter_context(tempfile.TemporaryDirectory())) / "checkpoints"
+    def _arrays_of(self, checkpoint: Path) -> Path:
+        """Where Orbax has the arrays: it finds its files by patterns, in which * ? [ are none.
+
+        TensorStore, too, takes a backslash for what parts folders.
+        """
+        path = checkpoint.absolute()
+        name = str(path)
+        if glob.escape(name) == name and (os.sep == "\\" or "\\" not in name):
+            return path / "arrays"
+        link = Path(self._links.enter_context(tempfile.TemporaryDirectory())) / "checkpoint"
         link.symlink_to(path, target_is_directory=True)
-        return link
+        return link / "arrays"
 
     def prepare(self) -> None:
         """Imports Orbax, before the first save has to."""
@@ -88,7 +91,10 @@ class Checkpoints:
         self.finish_writing()
         self._newest = None
         step = int(state.step)
-        if step in self._steps() and step not in self._faulty:
+        whole = step in self._steps() and step not in self._faulty
+        # One whose evaluation was stopped lacks the loss by which it may be the best.
+        lacks_loss = validation_loss is not None and math.isnan(self._loss(step))
+        if whole and not lacks_loss:
             return
         partial = self._run.checkpoints_path / f"{step}.writing"
         with self._run.writing():
@@ -100,7 +106,7 @@ class Checkpoints:
             # Known beforehand, because TensorStore's threads stop noisily when a write fails.
             if shutil.disk_usage(partial).free < sum(a.nbytes for a in arrays.values()) + SPARE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._orbax.save(self._path_for_orbax / partial.name / "arrays", arrays)
+            self._orbax.save(self._arrays_of(partial), arrays)
         self._writing = self._background.submit(self._complete, partial, step, validation_loss)
 
     def close(self) -> None:
@@ -126,15 +132,17 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState | None:
         """The state in `newest`, with the structure and shapes of `like`; None, errors as there."""
         folder = self.newest()
-        if folder is None:
-            return None
+        return None if folder is None else self.restore_from(folder, like)
+
+    def restore_from(self, folder: Path, like: TrainState) -> TrainState:
+        """The state in one checkpoint. InputError when it cannot be read."""
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         template = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device)
             for name, x in jax.eval_shape(_named_arrays, like).items()
         }
         try:
-            arrays = self._orbax.restore(self._path_for_orbax / folder.name / "arrays", template)
+            arrays = self._orbax.restore(self._arrays_of(folder), template)
             return _from_named_arrays(like, arrays)
         except Exception as error:  # Orbax and TensorStore raise of every kind
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -188,10 +196,12 @@ class Checkpoints:
             sync(self._run.metrics_path)  # never behind a checkpoint
         checksums.seal(partial)
         final = partial.with_name(str(step))
-        if final.exists():  # damaged
-            self._remove(final)
+        removing = final.with_name(f"{step}.removing")
+        if final.exists():  # damaged, or without its loss
+            final.rename(removing)
         partial.rename(final)
         sync_folder(final.parent)
+        shutil.rmtree(removing, ignore_errors=True)
         self._faulty.discard(step)
         steps = self._steps()
         losses = {s: self._loss(s) for s in steps - self._faulty}
@@ -228,18 +238,21 @@ class Checkpoints:
                 raise OSError(0, reason) from error
 
 
-def load_model(run_dir: str | os.PathLike[str]) -> LanguageModel:
-    """The model of a run's newest complete checkpoint, ready to call.
+def load_model(source: str | os.PathLike[str]) -> LanguageModel:
+    """The model of a run's newest complete checkpoint, or of the one given; ready to call.
 
-    Raises InputError when `run_dir` is no run, or holds no whole checkpoint.
+    `source` is the folder of a run, or that of a checkpoint, RUN/checkpoints/STEP. Raises
+    InputError when it is neither, or holds no whole checkpoint.
     """
-    run = Run.open(run_dir)
+    run = Run.open(source)
     with contextlib.closing(Checkpoints(run)) as checkpoints:
-        if checkpoints.newest() is None:
+        folder = run.path if run.is_checkpoint else checkpoints.newest()
+        if folder is None:
             raise InputError(f"{run.path} holds no complete checkpoint yet")
-        state = checkpoints.restore(run.shapes())
-    assert state is not None
-    return state.model()
+        damage = checksums.fault(folder) if run.is_checkpoint else None
+        if damage is not None:
+            raise InputError(f"checkpoint {folder} is damaged: {damage}")
+        return checkpoints.restore_from(folder, run.shapes()).model()
 
 
 def _named_arrays(state: TrainState) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jax_attn.runs.presets import PRESETS
 from jax_attn.runs.tyro_or_exit import tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
-`python train.py --resume RUN_DIR [--steps N] [--schedule-steps N]` goes on where it stopped.
+`python train.py --resume RUN_DIR [--steps N] [--schedule-steps N] [--data PATH]` goes on with it.
 `python train.py PRESET --plan TARGET` trains nothing: it says what an accelerator would take."""
 
 
@@ -37,6 +37,7 @@ class ResumedRun:
     resume: Path  # run directory
     steps: int | None = None  # a new total number of steps; the learning rate keeps its schedule
     schedule_steps: int | None = None  # a new length of the learning rate's schedule
+    data: str | None = None  # where the run's text is now, if it was moved; it must be the same
     debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
 
@@ -50,7 +51,9 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
         raise InputError("--plan is of a new run: give its PRESET and settings, not --resume")
     if not resumed and (not arguments or arguments[0] not in (*PRESETS, "-h", "--help")):
         if arguments and not arguments[0].startswith("-"):
-            raise InputError(f"preset {arguments[0]!r} is unknown; choose {', '.join(PRESETS)}")
+            raise InputError(
+                f"preset {arguments[0]!r:.100} is unknown; choose {', '.join(PRESETS)}"
+            )
         arguments = ["mini", *arguments]
     presets = {name: (text, NewRun(name, config)) for name, (text, config) in PRESETS.items()}
     messages = io.StringIO()

@@ -31,6 +31,10 @@ from jax_attn.training.step import TrainState
 Record = dict[str, Any]  # a line of metrics.jsonl
 
 
+class _AskedToStop(Exception):
+    """In the middle of an evaluation."""
+
+
 class TrainingLoop:
     """A run's state, and what leads it to the last step.
 
@@ -64,6 +68,9 @@ class TrainingLoop:
         earlier = [] if restored is None else [r.get("val_loss", math.inf) for r in run.records()]
         vocab_size = shapes.model().token_embedding_table.num_embeddings
         self.divergence = Divergence(config, vocab_size, earlier)
+        # The record of a step whose evaluation was stopped: it is made before anything else.
+        stopped = here and self._is_due(config.eval_every) and self.validation_loss is None
+        self._unevaluated = dict(recorded) if stopped else None
         self._seconds_before = recorded.get("elapsed_s", 0.0)
         self.random_batches = RandomBatches(
             jnp.asarray(corpus.train),
@@ -97,25 +104,37 @@ class TrainingLoop:
     ) -> None:
         """To the last step, to one that is not finite, or until asked; then all is saved.
 
-        `on_record` is called when a record is written; before what it raises the state is saved.
+        An evaluation that somebody asks to stop is made when the run goes on. `on_record` is called
+        when a record is written; before what it raises the state is saved.
         """
+        if self._unevaluated is not None:
+            self._evaluate(self._unevaluated, progress, asked_to_stop)
+            if self.validation_loss is not None:
+                self._run.amend_metrics(self._unevaluated)
+                self._save()
+                self._announce(self._unevaluated, on_record)
         begun = time.perf_counter() - self._seconds_before
         while self.step < self._run.config.steps and self.healthy and not asked_to_stop():
             record = self._chunk(progress)
             if record is None:
                 break
             record["elapsed_s"] = time.perf_counter() - begun
-            self._evaluate_if_due(record, progress)
+            self.validation_loss = None
+            if self._is_due(self._run.config.eval_every):
+                self._evaluate(record, progress, asked_to_stop)
             self._run.append_metrics(record)
             if self._is_due(self._run.config.checkpoint_every):
                 self._save()
-            try:
-                on_record(record)
-            except BaseException:
-                self._save()
-                raise
+            self._announce(record, on_record)
         self._save()
         self._checkpoints.close()
+
+    def _announce(self, record: Record, on_record: Callable[[Record], object]) -> None:
+        try:
+            on_record(record)
+        except BaseException:
+            self._save()
+            raise
 
     def _chunk(self, progress: TrainingProgress) -> Record | None:
         """Makes some steps; their record, or None where the first of them cannot be made."""
@@ -169,14 +188,24 @@ class TrainingLoop:
             self._run.config.accumulate_steps,
         )
 
-    def _evaluate_if_due(self, record: Record, progress: TrainingProgress) -> None:
-        """Adds the loss over the validation split to a record."""
-        self.validation_loss = None
-        config = self._run.config
-        if not self._is_due(config.eval_every):
+    def _evaluate(
+        self, record: Record, progress: TrainingProgress, asked_to_stop: Callable[[], bool]
+    ) -> None:
+        """Adds the loss over the validation split to a record, unless asked to stop."""
+
+        def on_batch(done: int, of: int) -> None:
+            if asked_to_stop():
+                raise _AskedToStop
+            progress.evaluating(done, of)
+
+        model, split = self.state.model(), self._corpus.validation
+        try:
+            if asked_to_stop():  # before it is waited for the program
+                return
+            self.wait()
+            loss = evaluate_split(model, split, self._run.config, on_batch)
+        except _AskedToStop:
             return
-        self.wait()
-        loss = evaluate_split(self.state.model(), self._corpus.validation, config)
         self.validation_loss = record["val_loss"] = loss
         progress.say(
             f"step {self.step:,}: training loss {record['train_loss']:.4f}, "

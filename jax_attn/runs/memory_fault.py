@@ -12,6 +12,7 @@ import numpy as np
 from jax_attn.config import GPTShape, TrainConfig
 from jax_attn.console import is_out_of_memory, out_of_memory
 from jax_attn.errors import InputError
+from jax_attn.runs.commands import resume_command
 from jax_attn.runs.device_choices import kept_bytes
 from jax_attn.runs.run import Run
 
@@ -30,7 +31,7 @@ def memory_explained(run: Run) -> Iterator[None]:
         remedies = _remedies(run.config)
         if any(run.checkpoints_path.glob("*")):
             go_on = (
-                f"go on where there is more memory with: python train.py --resume {run.path}, or "
+                f"go on where there is more memory with: {resume_command(run.path)}, or "
                 f"begin a run that takes less: {remedies}"
             )
         else:

@@ -28,7 +28,8 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
     target, out = TARGETS[name], arguments.out
     if out is not None and (out / "plan.json").exists():
         raise InputError(f"{out} holds a plan already; give another --out")
-    corpus = load_corpus(arguments.config.data, warn=say, fetch=False)
+    config = arguments.config
+    corpus = load_corpus(config.data, warn=say, encoding=config.encoding, fetch=False)
     corpus.require_block(arguments.config.block_size)
     if out is not None:
         try:

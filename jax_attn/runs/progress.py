@@ -52,6 +52,16 @@ class TrainingProgress:
             self._last_line = now
             self.say(f"step {step:,}/{self._steps:,}  {figures}")
 
+    def evaluating(self, done: int, of: int) -> None:
+        """Before every batch of an evaluation: on the bar while there is one, else in lines."""
+        figures = f"evaluating: {done:,} of {of:,} batches"
+        now = time.monotonic()
+        if self._bar.live.is_started:
+            self._bar.update(self._task, figures=figures)
+        elif now - self._last_line >= PLAIN_LINE_EVERY_S:
+            self._last_line = now
+            self.say(figures)
+
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)

@@ -17,11 +17,19 @@ from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel, count_parameters
 from jax_attn.nn.flash import accelerator, choose_implementation
+from jax_attn.runs.commands import generate_command
 from jax_attn.runs.painter import Painter
+from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
 from jax_attn.training.batches import RandomBatches
-from jax_attn.training.evaluation import compile_evaluation, estimate_loss, evaluate
+from jax_attn.training.evaluation import (
+    OnBatch,
+    compile_evaluation,
+    estimate_loss,
+    evaluate,
+    ignore,
+)
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
@@ -69,9 +77,26 @@ def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str
 
 
 def evaluate_split(
-    model: LanguageModel, tokens: Integer[np.ndarray, " N"], config: TrainConfig
+    model: LanguageModel,
+    tokens: Integer[np.ndarray, " N"],
+    config: TrainConfig,
+    on_batch: OnBatch = ignore,
 ) -> float:
-    return evaluate(model, tokens, **evaluation_sizes(config))
+    """The loss over a split, or over as much of its beginning as the run evaluates."""
+    part = tokens[: n_evaluated(tokens, config) + 1]
+    return evaluate(model, part, **evaluation_sizes(config), on_batch=on_batch)
+
+
+def n_evaluated(tokens: Integer[np.ndarray, " N"], config: TrainConfig) -> int:
+    """How many characters of a split an evaluation predicts: all but the first, unless bounded."""
+    return min(len(tokens) - 1, config.eval_tokens or len(tokens))
+
+
+def evaluated(tokens: Integer[np.ndarray, " N"], config: TrainConfig, name: str) -> str:
+    """The same in words."""
+    n, of = n_evaluated(tokens, config), len(tokens) - 1
+    part = f"all {n:,}" if n == of else f"the first {n:,} of {of:,}"
+    return f"{part} characters of the {name} split"
 
 
 def compile_split_evaluation(model: LanguageModel, config: TrainConfig) -> jax.stages.Compiled:
@@ -103,6 +128,7 @@ def finish(
     batches: RandomBatches,
     script: TorchScript | None,
     painter: Painter,
+    progress: TrainingProgress,
     say: Callable[[str], None],
     validation_loss: float | None,
 ) -> None:
@@ -119,20 +145,22 @@ def finish(
             path=run.path / "attention.png",
         )
 
-    if 2 * count_parameters(model) * len(corpus.train) < CHEAP_EVALUATION_FLOPS:
-        training_loss = evaluate_split(model, corpus.train, config)
-        over = f"all {len(corpus.train) - 1:,} characters of the training split"
+    n_training = n_evaluated(corpus.train, config)
+    if 2 * count_parameters(model) * n_training < CHEAP_EVALUATION_FLOPS:
+        training_loss = evaluate_split(model, corpus.train, config, progress.evaluating)
+        over = evaluated(corpus.train, config, "training")
     else:
-        n_batches = max(1, len(corpus.validation) // (config.batch_size * config.block_size))
-        training_loss = estimate_loss(model, batches, n_batches)
+        n_validation = n_evaluated(corpus.validation, config) + 1
+        n_batches = max(1, n_validation // (config.batch_size * config.block_size))
+        training_loss = estimate_loss(model, batches, n_batches, on_batch=progress.evaluating)
         over = f"{n_batches:,} sampled batches"
     if validation_loss is None:  # otherwise the loop has just taken it
-        validation_loss = evaluate_split(model, corpus.validation, config)
+        validation_loss = evaluate_split(model, corpus.validation, config, progress.evaluating)
     say("")
     say(f"training loss    {training_loss:.4f} nats per character, over {over}")
     say(
-        f"validation loss  {validation_loss:.4f} nats per character, over all "
-        f"{len(corpus.validation) - 1:,} characters of the validation split"
+        f"validation loss  {validation_loss:.4f} nats per character, over "
+        f"{evaluated(corpus.validation, config, 'validation')}"
     )
 
     if script is not None:
@@ -144,6 +172,9 @@ def finish(
     sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
+    unknown = corpus.tokenizer.about_unknown(np.asarray(tokens))
+    if unknown:
+        say(unknown)
 
     faults = painter.wait()
     for picture, fault in faults.items():
@@ -152,4 +183,4 @@ def finish(
     files = ["config.json", "metrics.jsonl", "checkpoints/", "sample.txt"]
     files += [picture for picture, fault in faults.items() if not fault]
     say(f"in {run.path}: {', '.join(files)}")
-    say(f"sample again: python -m jax_attn.generate {run.path} --tokens 500")
+    say(f"sample again: {generate_command(run.path)} --tokens 500")

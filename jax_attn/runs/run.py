@@ -25,6 +25,9 @@ from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
 from jax_attn.models.language_model import LanguageModel
 from jax_attn.runs.build_model import build_model
+from jax_attn.runs.commands import quoted
+from jax_attn.runs.commands import quoted, resume_command
+from jax_attn.text_file import shown
 from jax_attn.training.optim import make_optimizer
 from jax_attn.training.step import TrainState
 
@@ -58,6 +61,11 @@ class Run:
     def checkpoints_path(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether this is a checkpoint of a run, whole or not."""
+        return (self.path / "arrays").is_dir()
+
     @classmethod
     def create(cls, path: Path, config: TrainConfig, corpus: Corpus) -> Run:
         """Makes the directory, whole or not at all.
@@ -66,7 +74,7 @@ class Run:
         be made.
         """
         taken = FolderTaken(
-            f"{path} exists already; choose another --out, or go on with --resume {path}"
+            f"{path} exists already; choose another --out, or go on with --resume {quoted(path)}"
         )
         if path.exists():
             raise taken
@@ -106,13 +114,16 @@ class Run:
     def open(cls, path: str | os.PathLike[str]) -> Run:
         """Reads a run. InputError when the directory is none."""
         path = Path(path)
+        if not os.path.isdir(path):
+            what = "is a file" if os.path.exists(path) else "there is no such folder"
+            raise InputError(f"{shown(path)}: {what}; a run is the folder that train.py made")
         try:
             record = read_json(path / "config.json")
             config = TrainConfig.from_dict(record["config"])
             corpus = dict(record["corpus"]) | {"sha256": str(record["corpus"]["sha256"])}
             versions = {str(k): str(v) for k, v in dict(record["versions"]).items()}
         except FileNotFoundError as error:
-            raise InputError(f"{path} is no run directory: it has no config.json") from error
+            raise InputError(_no_run(path)) from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: config.json is damaged ({error}); every checkpoint has a copy of it"
@@ -145,7 +156,7 @@ class Run:
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written to ({error.strerror or error}); see to its room "
-                f"and permissions, then go on with: python train.py --resume {self.path}"
+                f"and permissions, then go on with: {resume_command(self.path)}"
             ) from error
 
     def with_steps(self, steps: int | None, schedule_steps: int | None = None) -> Run:
@@ -168,13 +179,9 @@ class Run:
             new = dataclasses.replace(new, optimizer=optimizer)
         return dataclasses.replace(self, config=new)
 
-    def require_same_corpus(self, corpus: Corpus) -> None:
-        """InputError unless `corpus` is the text that the run was trained on."""
-        if corpus.sha256 != self.corpus["sha256"]:
-            raise InputError(
-                f"{self.path} was trained on a text of sha256 {self.corpus['sha256'][:12]}…, but "
-                f"{corpus.name} now has {corpus.sha256[:12]}…; bring the first one back"
-            )
+    def with_data(self, data: str) -> Run:
+        """The same run with its text in another place, not yet written down."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, data=data))
 
     def require_same(self, saved: Run) -> None:
         """InputError, with the difference, unless a checkpoint `saved` is of this very run."""
@@ -213,10 +220,7 @@ class Run:
         records = [(line, _record(line)) for line in lines]
         kept = [(line, record) for line, record in records if record and record["step"] <= step]
         if len(kept) < len(lines) or not lines:
-            partial = self.metrics_path.with_name(self.metrics_path.name + ".writing")
-            with self.writing():
-                partial.write_bytes(b"".join(line for line, _ in kept))
-                partial.replace(self.metrics_path)
+            self._replace_metrics(b"".join(line for line, _ in kept))
         return kept[-1][1] if kept else {}
 
     def records(self) -> list[dict[str, Any]]:
@@ -234,6 +238,17 @@ class Run:
             if file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def amend_metrics(self, record: dict[str, Any]) -> None:
+        """Writes a record in the place of that of the same step."""
+        records = [record if r["step"] == record["step"] else r for r in self.records()]
+        self._replace_metrics(b"".join((json.dumps(r) + "\n").encode() for r in records))
+
+    def _replace_metrics(self, content: bytes) -> None:
+        partial = self.metrics_path.with_name(self.metrics_path.name + ".writing")
+        with self.writing():
+            partial.write_bytes(content)
+            partial.replace(self.metrics_path)
+
     def optimizer(self) -> optax.GradientTransformation:
         config, rate = self.config.optimizer, self.config.learning_rate
         steps = config.schedule_steps or self.config.steps
@@ -250,6 +265,20 @@ class Run:
     def shapes(self) -> TrainState:
         """Of every array of the state, in its place: known at once, at any size."""
         return jax.eval_shape(self.fresh)
+
+
+def _no_run(path: Path) -> str:
+    """Why a folder is none of a run, and which one may have been meant."""
+    why = f"{path} is no run directory: it has no config.json"
+    for above in path.absolute().parents:
+        if (above / "config.json").is_file():
+            return f"{why}; the run is {quoted(above)}"
+    with contextlib.suppress(OSError):
+        inside = sorted(found.parent.name for found in path.glob("*/config.json"))
+        if inside:
+            more = f" and {len(inside) - 3:,} more" if len(inside) > 3 else ""
+            return f"{why}; it holds the runs {', '.join(inside[:3])}{more}"
+    return why
 
 
 def versions_in_use() -> dict[str, str]:

@@ -18,6 +18,7 @@ from jax_attn.data import Corpus, load_corpus
 from jax_attn.errors import InputError
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.commands import resume_command
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use
 from jax_attn.runs.least_memory import require_memory
 from jax_attn.runs.loop import Record, TrainingLoop
@@ -27,6 +28,7 @@ from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import finish, introduction
 from jax_attn.runs.run import FolderTaken, Run
 from jax_attn.runs.run_console import RunConsole
+from jax_attn.runs.run_text import text_of_run
 from jax_attn.runs.schedule import about_schedule
 from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
 from jax_attn.runs.train import TrainResult
@@ -54,7 +56,7 @@ class Session:
         Where it fails before there is anything in it to go on with, the folder goes too.
         """
         require_device()
-        corpus = load_corpus(config.data, warn=self._say)
+        corpus = load_corpus(config.data, warn=self._say, encoding=config.encoding)
         config = dataclasses.replace(config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
@@ -75,12 +77,16 @@ class Session:
         folder: str | os.PathLike[str],
         steps: int | None = None,
         schedule_steps: int | None = None,
+        data: str | None = None,
     ) -> TrainResult:
-        """Where it stopped; `steps` and `schedule_steps` are new totals, None the old ones."""
+        """Where it stopped; `steps` and `schedule_steps` are new totals, None the old ones.
+
+        `data` is where the run's text is, None where it was.
+        """
         require_device()
         run = Run.open(folder)
-        corpus = load_corpus(run.config.data, warn=self._say)
-        run.require_same_corpus(corpus)
+        corpus = text_of_run(run, data, warn=self._say)
+        run = run.with_data(corpus.name)
         with run.locked():
             return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)
 
@@ -99,11 +105,11 @@ class Session:
             loop = self._begin(run, corpus, checkpoints, before)
             with TrainingProgress(self._console, loop.step, run.config.steps) as progress:
                 loop.train(progress, lambda: self._stop.signal is not None, self._on_record)
-            self._stop.all_is_saved(_go_on(run))
+            self._stop.all_is_saved(resume_command(run.path))
             result = TrainResult(
                 run.path, loop.state.model(), run.records(), loop.healthy, self._stop.signal
             )
-            self._end(run, corpus, loop, painter)
+            self._end(run, corpus, loop, painter, progress)
             return result
 
     def _begin(
@@ -141,9 +147,16 @@ class Session:
             self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train")
         return TrainingLoop(run, corpus, checkpoints, shapes, restored, recorded)
 
-    def _end(self, run: Run, corpus: Corpus, loop: TrainingLoop, painter: Painter) -> None:
+    def _end(
+        self,
+        run: Run,
+        corpus: Corpus,
+        loop: TrainingLoop,
+        painter: Painter,
+        progress: TrainingProgress,
+    ) -> None:
         """Says why it is the end, or what the training has come to."""
-        go_on = _go_on(run)
+        go_on = resume_command(run.path)
         if not loop.healthy:
             self._say(
                 f"stopped: the loss or a gradient at step {loop.step + 1:,} is not finite. "
@@ -166,15 +179,12 @@ class Session:
                     loop.random_batches,
                     loop.script,
                     painter,
+                    progress,
                     self._say,
                     loop.validation_loss,
                 )
             if loop.divergence.remark is not None:
                 self._say(loop.divergence.remark)
-
-
-def _go_on(run: Run) -> str:
-    return f"python train.py --resume {run.path}"
 
 
 def _create(name: str, config: TrainConfig, corpus: Corpus) -> Run:

@@ -66,15 +66,19 @@ def resume(
     *,
     steps: int | None = None,
     schedule_steps: int | None = None,
+    data: str | os.PathLike[str] | None = None,
     on_record: Callable[[dict[str, Any]], object] | None = None,
 ) -> TrainResult:
     """Goes on with the run in folder `path` where it stopped, under its own settings, as `train`.
 
     `steps` is a new total number of steps, no fewer than are done, else InputError. The learning
     rate keeps its schedule, and stays where that ends; `schedule_steps` gives it another length.
+    `data` is where the run's text is now, if it was moved or came through a pipe; InputError for
+    any other text.
     """
     with _session(on_record) as session:
-        return session.old_run(path, steps, schedule_steps)
+        where = None if data is None else os.fspath(data)
+        return session.old_run(path, steps, schedule_steps, where)
 
 
 @contextlib.contextmanager

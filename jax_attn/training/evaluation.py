@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Integer
+from jaxtyping import Array, Float64, Integer
 
 from jax_attn.compiling.options import compiled
 from jax_attn.domains import SIZE
 from jax_attn.nn.loss import IGNORE
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import loss_fn
+
+AHEAD = 2  # batches that are on their way while the next is prepared
+OnBatch = Callable[[int, int], object]  # gets the number of batches done, and that of all
+
+
+def ignore(done: int, of: int) -> None:
+    """What `on_batch` is by default."""
 
 
 @compiled()
@@ -28,28 +37,37 @@ def evaluate(
     *,
     block_size: int,
     batch_size: int = 64,
+    on_batch: OnBatch = ignore,
 ) -> float:
     """Mean loss in nats over *every* token but the first, dropout off; deterministic.
 
     The tokens are cut into windows of `block_size`, end to end, and each is predicted from those
-    before it in its window. Raises ValueError for fewer than two tokens, and sizes below 1.
+    before it in its window. `on_batch` is called before every batch of `batch_size` windows; what
+    it raises ends the evaluation. Raises ValueError for fewer than two tokens, and sizes below 1.
     """
     SIZE.check("block_size", block_size)
     SIZE.check("batch_size", batch_size)
-    ids = np.asarray(tokens, np.int32)
+    ids = np.asarray(tokens)
     n_targets = len(ids) - 1
     if n_targets < 1:
         raise ValueError(f"{len(ids)} tokens hold nothing to predict; give at least 2")
     graphdef, state = nnx.split(model)
     span = batch_size * block_size
-    # Filled up to whole batches, which one program then serves, whatever the number of tokens.
-    empty = -n_targets % span
-    inputs = np.pad(ids[:-1], (0, empty)).reshape(-1, batch_size, block_size)
-    targets = np.pad(ids[1:], (0, empty), constant_values=IGNORE).reshape(inputs.shape)
-    sums = [
-        _loss_of_windows(graphdef, state, *batch) for batch in zip(inputs, targets, strict=True)
-    ]
-    return float(np.sum(np.array(jax.device_get(sums), np.float64)) / n_targets)
+
+    def loss_of(batch: int) -> jax.Array:
+        # Filled up to whole batches, which one program then serves, whatever the number of tokens.
+        begin, end = batch * span, min((batch + 1) * span, n_targets)
+        empty = span - (end - begin)
+        inputs, targets = ids[begin:end].astype(np.int32), ids[begin + 1 : end + 1].astype(np.int32)
+        shape = (batch_size, block_size)
+        return _loss_of_windows(
+            graphdef,
+            state,
+            np.pad(inputs, (0, empty)).reshape(shape),
+            np.pad(targets, (0, empty), constant_values=IGNORE).reshape(shape),
+        )
+
+    return float(np.sum(_one_by_one(loss_of, -(-n_targets // span), on_batch)) / n_targets)
 
 
 def compile_evaluation(
@@ -60,12 +78,37 @@ def compile_evaluation(
     return _loss_of_windows.lower(*nnx.split(model), windows, windows).compile()
 
 
-def estimate_loss(model: nnx.Module, batches: Batches, n_batches: int = 200) -> float:
-    """The lecture's estimate: mean loss in nats over `n_batches` sampled batches, dropout off."""
+def estimate_loss(
+    model: nnx.Module, batches: Batches, n_batches: int = 200, *, on_batch: OnBatch = ignore
+) -> float:
+    """The lecture's estimate: mean loss in nats over `n_batches` sampled batches, dropout off.
+
+    `on_batch` as for `evaluate`.
+    """
     SIZE.check("n_batches", n_batches)
     graphdef, state = nnx.split(model)
-    losses = [_loss_of_batch(graphdef, state, batches, np.int32(i)) for i in range(n_batches)]
-    return float(np.mean(np.array(jax.device_get(losses), np.float64)))
+
+    def loss_of(batch: int) -> jax.Array:
+        return _loss_of_batch(graphdef, state, batches, np.int32(batch))
+
+    return float(np.mean(_one_by_one(loss_of, n_batches, on_batch)))
+
+
+def _one_by_one(
+    loss_of: Callable[[int], jax.Array], n_batches: int, on_batch: OnBatch
+) -> Float64[np.ndarray, " N"]:
+    """The losses of all batches, of which few are on their way at once.
+
+    A device takes many thousand of them in a moment; nobody could then say how far it has come, or
+    have it stop.
+    """
+    losses = []
+    for batch in range(n_batches):
+        on_batch(batch, n_batches)
+        losses.append(loss_of(batch))
+        if batch >= AHEAD:
+            jax.block_until_ready(losses[batch - AHEAD])
+    return np.array(jax.device_get(losses), np.float64)
 
 
 @compiled()

@@ -57,7 +57,8 @@ def _refused(line: CommandLine, outcome: Outcome) -> Iterator[str]:
     errors = outcome.err.decode("utf-8", errors="replace").strip().splitlines()
     if not errors:
         yield "refused without a word"
-    if len(errors) > MOST_LINES and "╭" not in errors[0] and "+-" not in errors[0]:
+    box = any("For full helptext" in line for line in errors)  # tyro's, of a flag it cannot read
+    if len(errors) > MOST_LINES and not box:
         yield f"refused in {len(errors)} lines"
     if line.program == "train" and outcome.run.exists():
         yield "refused, and a folder is left"

@@ -74,15 +74,16 @@ class _Process:
         self._out = b""
         environment = {"PYTHONPATH": str(ROOT), **os.environ, **line.environment}
         output, self._reads, self._file = self._output(place / "output.txt")
-        closes = {"preexec_fn": lambda: os.close(1)} if line.output == "closed" else {}
+        program = [sys.executable, *command]
+        if line.output == "closed":
+            program = ["sh", "-c", 'exec "$@" >&-', "sh", *program]
         self._process = subprocess.Popen(
-            [sys.executable, *command],
+            program,
             cwd=ROOT if line.program == "help" else place,
             env=environment,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=output,
             stderr=subprocess.PIPE,
-            **closes,
         )
         os.close(output)
         self._threads = [threading.Thread(target=self._read_errors, daemon=True)]

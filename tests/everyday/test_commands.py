@@ -1,0 +1,408 @@
+"""What a run prints can be typed; what is named as its source is one; evaluation can be stopped."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jax_attn as ja
+import train
+from jax_attn.generate import __main__ as generate_cli
+from jax_attn.runs import commands, progress
+from jax_attn.runs.build_model import build_model
+from jax_attn.runs.progress import TrainingProgress
+from jax_attn.runs.run import Run
+from jax_attn.training import evaluation
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+FOX = "the quick brown fox jumps over the lazy dog " * 40  # without a newline
+RUN = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
+       "--batch-size", "2", "--block-size", "8"]  # fmt: skip
+COMMAND = re.compile(r"python (?:train\.py|-m jax_attn\.generate) .*")
+
+
+def bits(model):
+    return [np.asarray(x).tobytes() for x in ja.to_state_dict(model).values()]
+
+
+def records(run):
+    clocks = ("elapsed_s", "tokens_per_second")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
+
+
+def one_line(result):
+    code, _, err = result
+    assert code == 2
+    (line,) = err.splitlines()
+    assert "Traceback" not in line
+    assert len(line) < 1000
+    return line
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, no_pictures):
+    """A finished run of four steps with checkpoints 2 and 4, and its text."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "text.txt").write_text(FOX)
+    arguments = ["bigram", *RUN, "--data", folder / "text.txt", "--out", folder / "run"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        assert train.main() == 0
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy to be spoilt."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    record["config"]["data"] = str(tmp_path / "text.txt")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def typed(call, command):
+    """What a shell makes of a command that was printed, done in this process."""
+    _, program, *arguments = shlex.split(command)
+    if program == "-m":
+        assert arguments.pop(0) == "jax_attn.generate"
+        return call(generate_cli.main, *arguments)
+    assert Path(program).samefile(commands.SCRIPT)
+    return call(train.main, *arguments)
+
+
+# 16. Commands that are printed work as they stand.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("run", id="a plain name"),
+        pytest.param("my first run", id="spaces"),
+        pytest.param('it\'s $HOME `x` \\ "*?#" & [!]', id="all that a shell reads"),
+        pytest.param("-run", id="a leading dash"),
+        pytest.param("läuft", id="a letter beyond ASCII"),
+    ],
+)
+def test_commands_can_be_pasted(call, tmp_path, monkeypatch, name):
+    """Of a run that is stopped, gone on with and sampled from, in the folder where it is."""
+    monkeypatch.setattr(commands, "SCRIPT", tmp_path / "train.py")
+    (tmp_path / "train.py").touch()
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(FOX)
+    update = TrainingProgress.update
+
+    def interrupt(self, step, *figures):
+        update(self, step, *figures)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "update", interrupt)
+        code, out, _ = call(train.main, "bigram", *RUN, "--data", "text.txt", f"--out={name}")
+    assert code == 130
+    (go_on,) = COMMAND.findall(out)
+    code, out, err = typed(call, go_on)
+    assert (code, err) == (0, "")
+    (again,) = COMMAND.findall(out)
+    code, out, err = typed(call, again)
+    assert (code, err) == (0, "")
+    assert len(out) == 1 + 500 + 1  # from the symbol of id 0: the text has no newline
+    assert Path(name, "sample.txt").read_text()[0] == out[0] == " "
+
+
+def test_a_command_finds_its_script_from_any_folder(folder, monkeypatch):
+    root = commands.SCRIPT.parent
+    monkeypatch.chdir(root)
+    assert commands.resume_command(folder) == f"python train.py --resume {folder}"
+    monkeypatch.chdir(folder)
+    assert commands.resume_command(Path("a b")) == f"python {root}/train.py --resume 'a b'"
+
+
+def test_a_refusal_that_names_a_command(call, folder):
+    """A folder that is taken, one that cannot be written to, and a checkpoint in a run's place."""
+    line = one_line(call(train.main, "bigram", *RUN, "--data", folder / "text.txt",
+                         "--out", folder / "run"))  # fmt: skip
+    assert f"--resume {folder / 'run'}" in line
+    checkpoint = folder / "run" / "checkpoints" / "2"
+    before = sorted(path.name for path in checkpoint.iterdir())
+    line = one_line(call(train.main, "--resume", checkpoint))
+    assert "is a checkpoint; what goes on is its run: python train.py --resume" in line
+    assert sorted(path.name for path in checkpoint.iterdir()) == before
+    assert typed(call, COMMAND.findall(line)[0])[0] == 0
+
+
+# 16. A kept checkpoint is a source.
+
+
+def test_a_checkpoint_is_a_source(call, folder, monkeypatch):
+    run = folder / "run"
+    newest, second = (ja.load_model(run / "checkpoints" / step) for step in ("4", "2"))
+    assert bits(newest) == bits(ja.load_model(run))
+    assert bits(newest) != bits(second)
+    shutil.copytree(run / "checkpoints" / "2", folder / "kept[2]\\")
+    shutil.rmtree(run / "checkpoints" / "4")
+    assert bits(second) == bits(ja.load_model(run)) == bits(ja.load_model(folder / "kept[2]\\"))
+    texts = []
+    for source in (run, run / "checkpoints" / "2", folder / "kept[2]\\"):
+        code, out, err = call(generate_cli.main, source, "--tokens", 20)
+        assert (code, err) == (0, "")
+        texts.append(out)
+    monkeypatch.chdir(run / "checkpoints" / "2")
+    texts.append(call(generate_cli.main, ".", "--tokens", 20)[1])
+    assert len(set(texts)) == 1
+
+
+def test_a_damaged_checkpoint_is_none(call, folder):
+    checkpoint = folder / "run" / "checkpoints" / "2"
+    (checkpoint / "tokenizer.json").write_text('{"characters": " abc"}')
+    line = one_line(call(generate_cli.main, checkpoint, "--prompt", "a"))
+    assert f"checkpoint {checkpoint} is damaged: the file 'tokenizer.json' is not as it" in line
+
+
+# 16. A path that is not there, or another one than is meant.
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        pytest.param("nowhere", "nowhere: there is no such folder; a run is", id="not there"),
+        pytest.param("run/nowhere", "nowhere: there is no such folder", id="not in a run"),
+        pytest.param("text.txt", "text.txt: is a file; a run is the folder", id="a text"),
+        pytest.param("run/config.json", "config.json: is a file", id="a file of the run"),
+        pytest.param("run/checkpoints", "has no config.json; the run is {}/run", id="checkpoints"),
+        pytest.param("run/checkpoints/2/arrays", "the run is {}/run/checkpoints/2", id="arrays"),
+        pytest.param("run/checkpoints/9", "there is no such folder", id="no such checkpoint"),
+        pytest.param(".", "has no config.json; it holds the runs run", id="a folder of runs"),
+        pytest.param("x" * 5000, "there is no such folder", id="a name without end"),
+    ],
+)
+def test_what_is_no_run_is_said(call, folder, path, said):
+    for command in ((train.main, "--resume"), (generate_cli.main,)):
+        assert said.format(folder) in one_line(call(*command, folder / path))
+    for function in (ja.load_model, ja.resume):
+        with pytest.raises(ja.InputError) as caught:
+            function(folder / path)
+        assert said.format(folder) in str(caught.value)
+
+
+def test_many_runs_in_a_folder_are_not_all_named(folder):
+    for n in range(9):
+        (folder / f"run{n}").mkdir()
+        (folder / f"run{n}" / "config.json").touch()
+    with pytest.raises(ja.InputError, match=r"it holds the runs run, run0, run1 and 7 more$"):
+        ja.load_model(folder)
+
+
+# 16. A text that was moved.
+
+
+def test_a_text_that_was_moved(call, folder):
+    run = folder / "run"
+    (folder / "text.txt").rename(folder / "moved to.txt")
+    line = one_line(call(train.main, "--resume", run, "--steps", 6))
+    assert "text.txt: there is no such file any more; " in line
+    command = COMMAND.findall(line)[0].replace("PATH", shlex.quote(str(folder / "moved to.txt")))
+    code, _, err = typed(call, f"{command} --steps 6")
+    assert (code, err) == (0, "")
+    assert Run.open(run).config.data == str(folder / "moved to.txt")
+    assert ja.resume(run).records[-1]["step"] == 6
+    (folder / "moved to.txt").rename(folder / "again.txt")
+    assert ja.resume(run, data=folder / "again.txt", steps=8).records[-1]["step"] == 8
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param("other.txt", "now has ", id="another text"),
+        pytest.param("nowhere.txt", "nowhere.txt: there is no such file;", id="not there"),
+        pytest.param("python-docs", "python-docs now has ", id="a corpus by its name"),
+        pytest.param(".", "it is a folder", id="a folder"),
+    ],
+)
+def test_another_text_is_refused_and_nothing_changed(call, folder, data, said):
+    (folder / "other.txt").write_text(FOX.replace("fox", "cat"))
+    before = (folder / "run" / "config.json").read_bytes()
+    data = data if data == "python-docs" else folder / data
+    line = one_line(call(train.main, "--resume", folder / "run", "--data", data, "--steps", 6))
+    assert said in line
+    assert (folder / "run" / "config.json").read_bytes() == before
+
+
+# 17. Messages that do not grow with the data; ids without a symbol.
+
+MANY = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
+
+
+def refused(call):
+    with pytest.raises(ja.InputError) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        pytest.param(
+            lambda: ja.CharTokenizer(MANY).encode("a"), "and 2,900 more", id="a vocabulary"
+        ),
+        pytest.param(
+            lambda: ja.CharTokenizer("ab").encode(MANY), "and 2,990 more", id="of a prompt"
+        ),
+        pytest.param(
+            lambda: ja.CharTokenizer("ab").decode(np.arange(9**5)), "[2, 3, 4", id="of ids"
+        ),
+        pytest.param(
+            lambda: ja.TrainConfig.from_dict({"model": {"kind": MANY}}), "not a train", id="a kind"
+        ),
+        pytest.param(lambda: ja.load_corpus(MANY, print), "not the text", id="a text for a path"),
+    ],
+)
+def test_a_message_has_its_bound(call, said):
+    message = refused(call)
+    assert said in message
+    assert len(message) < 1000
+
+
+def test_a_preset_that_is_a_text(call):
+    assert "is unknown; choose bigram" in one_line(call(train.main, FOX))
+
+
+def test_a_small_vocabulary_is_named_whole():
+    with pytest.raises(ja.InputError, match=r"'Z'; the model knows only 'abc'$"):
+        ja.CharTokenizer("abc").encode("Z")
+
+
+def test_ids_that_stand_for_nothing_are_counted(call, made, tmp_path, monkeypatch):
+    """As of a model that has GPT-2's vocabulary, on a text of few symbols."""
+    monkeypatch.setattr("jax_attn.runs.run.build_model", lambda config, _: build_model(config, 900))
+    arguments = ["--data", made / "text.txt", "--out", tmp_path / "run"]
+    code, out, _ = call(train.main, "bigram", *RUN, *arguments)
+    assert code == 0
+    unknown = (tmp_path / "run" / "sample.txt").read_text().count("\ufffd")
+    assert unknown > 0
+    words = "ids stand for no character of the text and show as \ufffd"
+    assert f"{unknown} of its 6 {words}" in out
+    code, out, err = call(generate_cli.main, tmp_path / "run", "--tokens", 30)
+    assert code == 0
+    unknown = out.count("\ufffd")
+    assert f"{unknown} of its 30 {words}" in err
+
+
+# 11. Evaluation.
+
+
+@pytest.mark.parametrize(
+    "at", [pytest.param(2, id="on the way"), pytest.param(4, id="at the last step")]
+)
+@pytest.mark.parametrize(
+    "batch", [pytest.param(0, id="before it begins"), pytest.param(1, id="in the middle")]
+)
+def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
+    call, made, tmp_path, monkeypatch, at, batch
+):
+    monkeypatch.setattr("jax_attn.runs.report.EVALUATION_TOKENS", 64)
+    seen = []
+
+    def interrupt(self, done, of):
+        seen.append((done, of))
+        if stops and done == batch and len(seen) > (at // 2 - 1) * of:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingProgress, "evaluating", interrupt)
+    arguments = ["bigram", *RUN, "--data", made / "text.txt"]
+    stops = False
+    assert call(train.main, *arguments, "--out", tmp_path / "whole")[0] == 0
+    stops, of = True, seen[0][1]
+    assert of == 3
+    seen.clear()
+    code, out, _ = call(train.main, *arguments, "--out", tmp_path / "run")
+    assert code == 128 + signal.SIGTERM
+    assert f"stopped at step {at}; go on with" in out
+    assert seen[-1] == (batch, of)  # no further batch was begun
+    assert "val_loss" not in records(tmp_path / "run")[-1]
+    progress_of = tmp_path / "run" / "checkpoints" / str(at) / "progress.json"
+    assert json.loads(progress_of.read_text())["validation_loss"] is None
+    stops = False
+    code, out, err = call(train.main, "--resume", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert f"step {at}: training loss" in out
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    assert [list(r) for r in records(tmp_path / "run")][-1][-1] == "val_loss"
+    loss = records(tmp_path / "whole")[at // 2 - 1]["val_loss"]
+    assert json.loads(progress_of.read_text())["validation_loss"] == loss
+    samples = [(tmp_path / name / "sample.txt").read_bytes() for name in ("run", "whole")]
+    assert samples[0] == samples[1]
+
+
+def test_evaluation_says_how_far_it_is(call, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_LINE_EVERY_S", 0.0)
+    code, out, _ = call(
+        train.main, "bigram", *RUN, "--data", made / "text.txt", "--out", tmp_path / "run"
+    )
+    assert code == 0
+    assert out.count("evaluating: 0 of 1 batches") == 3  # twice on the way, and the training split
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        pytest.param("0", "over all 175 characters of the validation split", id="all"),
+        pytest.param("50", "over the first 50 of 175 characters of the validation split", id="50"),
+        pytest.param("1", "over the first 1 of 175 characters of the validation split", id="one"),
+        pytest.param("175", "over all 175 characters of the validation split", id="just all"),
+        pytest.param("2147483647", "over all 175 characters of the validation split", id="more"),
+    ],
+)
+def test_evaluation_has_its_bound(call, made, tmp_path, given, words):
+    run = tmp_path / "run"
+    arguments = [*RUN, "--data", made / "text.txt", "--eval-tokens", given, "--out", run]
+    code, out, _ = call(train.main, "bigram", *arguments)
+    assert code == 0
+    assert words in out
+    n = min(int(given) or 175, 175)
+    corpus = ja.load_corpus(str(made / "text.txt"), print)
+    loss = ja.evaluate(ja.load_model(run), corpus.validation[: n + 1], block_size=8, batch_size=512)
+    assert records(run)[-1]["val_loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_bound_below_nothing_is_refused(call):
+    assert "eval_tokens is -1; it must be at least 0" in one_line(
+        call(train.main, "bigram", "--eval-tokens", "-1")
+    )
+
+
+def test_few_batches_are_on_their_way(made, monkeypatch):
+    """However many there are: what is asked between two of them is heard at once."""
+    waited, done = [], []
+    block = jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(block(x)) or x)
+    model, tokens = ja.load_model(made / "run"), np.zeros(1001, np.uint8)
+    ja.evaluate(
+        model, tokens, block_size=8, batch_size=5,
+        on_batch=lambda n, of: done.append((n, of, len(waited))),
+    )  # fmt: skip
+    ahead = evaluation.AHEAD
+    assert done == [(n, 25, max(0, n - ahead)) for n in range(25)]
+
+    def stop(n, of):
+        if n == 3:
+            raise KeyboardInterrupt
+
+    for estimate in (
+        lambda: ja.evaluate(model, tokens, block_size=8, batch_size=5, on_batch=stop),
+        lambda: ja.estimate_loss(
+            model, ja.RandomBatches(jax.numpy.asarray(tokens), jax.random.key(0), 2, 8), 9,
+            on_batch=stop,
+        ),
+    ):  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            estimate()
