@@ -18,6 +18,7 @@ from jax_attn.data import load_corpus
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.lecture import __main__ as lecture_cli
 from jax_attn.runs import session
+from jax_attn.runs.commands import generate_command
 from jax_attn.runs.presets import PRESETS
 from jax_attn.runs.run import FolderTaken, Run
 from jax_attn.runs.run_console import RunConsole
@@ -90,7 +91,7 @@ def test_a_run_shows_its_sample_and_its_folder_verbatim(made):
     run, said = made
     assert f"\n--- sample {'-' * 61}" + (run / "sample.txt").read_text("utf-8")[:-1] in said
     assert f"run      {run}\n" in said
-    assert f"sample again: python -m jax_attn.generate {run} --tokens 500\n" in said
+    assert f"sample again: {generate_command(run)} --tokens 500\n" in said
 
 
 def test_a_difference_is_shown_verbatim(capsys):
