@@ -19,6 +19,7 @@ from tests.drawn.texts import TEXTS
 NEVER = ("Traceback", "Exception ignored", "Fatal Python error", "Segmentation fault", "Error in ")
 MOST_LINES = 4  # of an error, a remark among them
 LONG_RUN = 1000  # steps beyond which a stopped run is not taken to its end
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 CURSOR = re.compile(rb"\x1b\[\?25|\x1b\[\d*[ABCDJK]|\r(?!\n)")
 
 
@@ -57,7 +58,8 @@ def _refused(line: CommandLine, outcome: Outcome) -> Iterator[str]:
     errors = outcome.err.decode("utf-8", errors="replace").strip().splitlines()
     if not errors:
         yield "refused without a word"
-    box = any("For full helptext" in line for line in errors)  # tyro's, of a flag it cannot read
+    plain = COLOUR.sub("", "\n".join(errors))
+    box = "For full helptext" in plain  # tyro's, of a flag that it cannot read
     if len(errors) > MOST_LINES and not box:
         yield f"refused in {len(errors)} lines"
     if line.program == "train" and outcome.run.exists():
