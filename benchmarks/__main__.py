@@ -17,18 +17,22 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import torch_or_exit  # noqa: F401
 from benchmarks.awake import cores_kept_awake
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
 from benchmarks.rows import COLUMNS, Row
-from benchmarks.suite import BENCHMARKS
+from benchmarks.suite import BENCHMARKS, MINUTES
 from jax_attn.compiling.backend import require_device
 from jax_attn.console import VerbatimConsole, command
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead."""
+    """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead.
+
+    How long each takes is said before it begins.
+    """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run
     json: Path | None = None  # file for all figures
@@ -58,6 +62,12 @@ def run(arguments: Arguments) -> int:
             file=sys.stderr,
         )
         return 2
+    if arguments.json and not arguments.json.parent.is_dir():
+        print(
+            f"benchmarks: error: {arguments.json.parent} is no folder; give --json another place",
+            file=sys.stderr,
+        )
+        return 2
     require_device()
     goes_on = (lambda _: None) if arguments.json else None  # the file is what is wanted
     console = VerbatimConsole(goes_on)
@@ -69,6 +79,7 @@ def run(arguments: Arguments) -> int:
     rows: list[Row] = []
     failures: list[str] = []
     for name in arguments.names:
+        console.print(f"{name}: about {MINUTES[name]} min", style="dim", highlight=False)
         try:
             for row in BENCHMARKS[name]():
                 rows.append(row)
