@@ -66,12 +66,15 @@ def train(tokens: np.ndarray) -> tuple[np.ndarray, float]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What logits rounded to bfloat16 change in 200 steps. MINUTES_ROUNDED"""
+    """What logits rounded to bfloat16 change in 200 steps.
+
+    It takes some minutes on two cores.
+    """
 
 
 def main() -> None:
     tyro.cli(Arguments, prog="python -m benchmarks.rounded_logits")
-    print("MINUTES_ROUNDED", flush=True)
+    print("some minutes on two cores", flush=True)
     in_parts = mock.patch("jax_attn.models.gpt.needs_parts", return_value=True)
     for name, tokens in texts().items():
         with in_parts:
