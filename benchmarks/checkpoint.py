@@ -87,7 +87,10 @@ def measure() -> Stall:
 
 @dataclass(frozen=True)
 class Arguments:
-    """How long saving the lecture's model keeps its training waiting. It takes some minutes on two cores."""
+    """How long saving the lecture's model keeps its training waiting.
+
+    It takes some minutes on two cores.
+    """
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from parity_tests.suite.trained import TrainedAttention
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = {
-    "benchmarks.__main__": "minutes",
+    "benchmarks.__main__": "How long each takes is said before it begins.",
     "benchmarks.growth": "four minutes",
     "benchmarks.markdown": "Print a file of results",
     "benchmarks.plans": "minutes a pair",
@@ -47,7 +48,8 @@ def test_a_flag_that_is_none_is_refused(name, tmp_path, monkeypatch, call):
     code, out, err = call(importlib.import_module(name).main, "--nonsense", "3")
     assert code == 2
     assert not out
-    assert "nonsense" in err or "required" in err
+    assert "nonsense" in err or "Missing argument" in err or "required" in err
+    assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +117,7 @@ finder.find_spec = lambda name, *rest: None if name == "torch" else found(name, 
 @pytest.mark.parametrize("name", ["parity_tests", "benchmarks", "benchmarks.growth"])
 def test_without_torch_a_program_says_so_in_one_line(name, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "", "HOME": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     command = [sys.executable, "-m", name, str(tmp_path / "out")]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False
