@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from benchmarks.awake import cores_kept_awake
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
 from benchmarks.rows import COLUMNS, Row
-from benchmarks.suite import BENCHMARKS, MINUTES
+from benchmarks.suite import BENCHMARKS
 from jax_attn.compiling.backend import require_device
 from jax_attn.console import VerbatimConsole, command
 
@@ -31,7 +32,7 @@ from jax_attn.console import VerbatimConsole, command
 class Arguments:
     """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead.
 
-    How long each takes is said before it begins.
+    Each takes some minutes on two cores, and says before that it begins, and after how long it took.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run
@@ -79,7 +80,8 @@ def run(arguments: Arguments) -> int:
     rows: list[Row] = []
     failures: list[str] = []
     for name in arguments.names:
-        console.print(f"{name}: about {MINUTES[name]} min", style="dim", highlight=False)
+        console.print(Text(f"{name}: some minutes …", "dim"))
+        begun = time.monotonic()
         try:
             for row in BENCHMARKS[name]():
                 rows.append(row)
@@ -87,6 +89,8 @@ def run(arguments: Arguments) -> int:
         except (DifferentResult, RuntimeError) as error:
             failures.append(f"{name}: {error}")
             console.print(Text.assemble((name, "bold red"), f" {error}"))
+        took = time.monotonic() - begun
+        console.print(Text(f"{name} took {took:.0f} s", "dim"))
         if arguments.json:  # after every benchmark: a long run may be cut short
             record = {"machine": machine, "rows": [r.to_dict() for r in rows], "failed": failures}
             arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -86,15 +86,6 @@ def generation() -> Rows:
             yield row(f"token, {name}", timing, other, must=must, goal=goal)
 
 
-MINUTES = {  # on two cores
-    "bigram": 1,
-    "attention": 2,
-    "training": 6,
-    "generation": 5,
-    "startup": 1,
-    "memory": 1,
-    "time_to_loss": 4,
-}
 BENCHMARKS: dict[str, Callable[[], Rows]] = {
     "bigram": bigram,
     "attention": attention,

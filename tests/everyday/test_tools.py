@@ -21,7 +21,7 @@ from parity_tests.suite.trained import TrainedAttention
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = {
-    "benchmarks.__main__": "How long each takes is said before it begins.",
+    "benchmarks.__main__": "Each takes some minutes on two cores",
     "benchmarks.growth": "four minutes",
     "benchmarks.markdown": "Print a file of results",
     "benchmarks.plans": "minutes a pair",
@@ -130,7 +130,7 @@ def test_without_torch_a_program_says_so_in_one_line(name, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_benchmark_says_its_minutes_first(monkeypatch, call):
+def test_every_benchmark_says_first_that_it_takes_minutes(monkeypatch, call):
     def begin(name):
         raise RuntimeError(f"{name} has begun")
         yield
@@ -142,7 +142,8 @@ def test_every_benchmark_says_its_minutes_first(monkeypatch, call):
     code, out, _ = call(importlib.import_module("benchmarks.__main__").main)
     assert code == 1
     for name in suite.BENCHMARKS:
-        assert out.index(f"{name}: about {suite.MINUTES[name]} min") < out.index(f"{name} has")
+        assert out.index(f"{name}: some minutes") < out.index(f"{name} has begun")
+        assert f"{name} took 0 s" in out
 
 
 def result(rung, ok=True, difference=0.0):
