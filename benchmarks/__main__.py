@@ -32,7 +32,7 @@ from jax_attn.console import VerbatimConsole, command
 class Arguments:
     """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead.
 
-    Each takes some minutes on two cores, and says before that it begins, and after how long it took.
+    Each takes some minutes on two cores; how long it took is said after it.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run

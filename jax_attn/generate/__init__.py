@@ -130,7 +130,7 @@ def _begin(
     """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
     check_ids(tokens, "tokens")
     if 0 in tokens.shape:
-        raise ValueError(f"the prompt must be [B T0] of at least one token, got {tokens.shape}")
+        raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
     temperature = TEMPERATURE.check("temperature", temperature)
     top_k = None if top_k is None else SIZE.check("top_k", top_k)
     max_new_tokens = COUNT.check("max_new_tokens", max_new_tokens)
@@ -164,9 +164,7 @@ def _begin(
 
 
 def _require_ids(model: Any, tokens: Integer[Array, "B T0"]) -> None:
-    """InputError unless they are integers in the vocabulary, as far as both are known."""
-    if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise InputError(f"the prompt is of {tokens.dtype}; tokens are integers")
+    """InputError unless they are in the vocabulary, as far as both are known."""
     table = getattr(model, "token_embedding_table", None)
     if table is None or isinstance(tokens, Tracer):
         return

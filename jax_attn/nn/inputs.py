@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_attn.errors import InputError
+
 CONVERSIONS = {  # framework of an array: how to hand it over
     "torch": "jnp.asarray({0}.detach().cpu().numpy())",
     "tensorflow": "jnp.asarray({0}.numpy())",
@@ -16,16 +18,16 @@ CONVERSIONS = {  # framework of an array: how to hand it over
 
 
 def check_ids(ids: Any, name: str = "idx", longest: int | None = None) -> None:
-    """TypeError for ids that are no array of integers, ValueError for those that are not [B T].
+    """InputError for ids that are no array of integers, or not [B T].
 
     `longest` is the largest T, if there is one.
     """
     _check_kind(ids, name, jnp.integer, "token ids must be integers")
     if len(ids.shape) != 2:
         remedy = f"; {name}[None] is a batch of one text" if len(ids.shape) == 1 else ""
-        raise ValueError(f"{name} must be [batch, time], got the shape {ids.shape}{remedy}")
+        raise InputError(f"{name} must be [batch, time], got the shape {ids.shape}{remedy}")
     if longest is not None and ids.shape[1] > longest:
-        raise ValueError(
+        raise InputError(
             f"{ids.shape[1]} tokens do not fit block_size {longest}; "
             "crop the input to its last block_size tokens"
         )
@@ -33,28 +35,28 @@ def check_ids(ids: Any, name: str = "idx", longest: int | None = None) -> None:
         # JAX keeps 32 bits of a NumPy array's 64, and another id would be left.
         narrow = np.iinfo(jax.dtypes.canonicalize_dtype(ids.dtype))
         if ids.max() > narrow.max or ids.min() < narrow.min:
-            raise ValueError(f"{name} holds {ids.max()}, which does not fit {narrow.bits} bits")
+            raise InputError(f"{name} holds {ids.max()}, which does not fit {narrow.bits} bits")
 
 
 def check_pairs(ids: Any, targets: Any) -> None:
-    """`check_ids` of both, and ValueError unless there is one target for every id."""
+    """`check_ids` of both, and InputError unless there is one target for every id."""
     check_ids(ids)
     check_ids(targets, "targets")
     if targets.shape != ids.shape:
-        raise ValueError(f"targets have the shape {targets.shape}, but idx has {ids.shape}")
+        raise InputError(f"targets have the shape {targets.shape}, but idx has {ids.shape}")
 
 
 def check_channels(x: Any, channels: int | None, name: str = "x") -> None:
-    """TypeError for what is no array of real numbers, ValueError unless it is [B T channels].
+    """InputError for what is no array of real numbers, or not [B T channels].
 
     `channels` None is any number of them.
     """
     _check_kind(x, name, jnp.floating, "channels must be floating-point numbers")
     if len(x.shape) != 3:
         remedy = f"; {name}[None] is a batch of one" if len(x.shape) == 2 else ""
-        raise ValueError(f"{name} must be [batch, time, channels], got the shape {x.shape}{remedy}")
+        raise InputError(f"{name} must be [batch, time, channels], got the shape {x.shape}{remedy}")
     if channels is not None and x.shape[-1] != channels:
-        raise ValueError(f"{name} has {x.shape[-1]} channels; this module was made for {channels}")
+        raise InputError(f"{name} has {x.shape[-1]} channels; this module was made for {channels}")
 
 
 def check_context(x: Any, context: Any, channels: int) -> None:
@@ -63,28 +65,28 @@ def check_context(x: Any, context: Any, channels: int) -> None:
     if context is not None:
         check_channels(context, channels, "context")
         if len(context) != len(x):
-            raise ValueError(f"context has a batch of {len(context)}, but x one of {len(x)}")
+            raise InputError(f"context has a batch of {len(context)}, but x one of {len(x)}")
 
 
 def check_targets(logits: Any, targets: Any) -> None:
-    """TypeError for kinds, ValueError unless there is one target for every row of logits."""
+    """InputError for other kinds, or unless there is one target for every row of logits."""
     _check_kind(logits, "logits", jnp.floating, "logits must be floating-point numbers")
     _check_kind(targets, "targets", jnp.integer, "targets are ids, so integers")
     if targets.shape != logits.shape[:-1]:
-        raise ValueError(
+        raise InputError(
             f"targets have the shape {targets.shape}, but logits of the shape {logits.shape} need "
             f"{logits.shape[:-1]}"
         )
 
 
 def check_arrays(**arrays: Any) -> None:
-    """TypeError for what is no array of floating-point numbers, by its name."""
+    """InputError for what is no array of floating-point numbers, by its name."""
     for name, array in arrays.items():
         _check_kind(array, name, jnp.floating, "it must be floating-point numbers")
 
 
 def check_mask(mask: Any) -> None:
-    """TypeError unless it is an array of booleans."""
+    """InputError unless it is an array of booleans."""
     _check_kind(mask, "mask", jnp.bool_, "it must be booleans, True where a key may be seen")
 
 
@@ -95,13 +97,13 @@ def _check_kind(array: Any, name: str, kind: Any, rule: str) -> None:
         what = type(array).__name__
         framework = type(array).__module__.partition(".")[0]
         if isinstance(array, str):
-            raise TypeError(f"{name} is a str; a tokenizer's encode() makes ids of it")
+            raise InputError(f"{name} is a str; a tokenizer's encode() makes ids of it")
         if isinstance(array, jax.ShapeDtypeStruct):
-            raise TypeError(f"{name} is the shape of an array; jax.eval_shape takes that")
+            raise InputError(f"{name} is the shape of an array; jax.eval_shape takes that")
         if framework in CONVERSIONS:
             remedy = CONVERSIONS[framework].format(name)
-            raise TypeError(f"{name} is a {framework} {what}; give {remedy}")
+            raise InputError(f"{name} is a {framework} {what}; give {remedy}")
         remedy = f"; give jnp.asarray({name})" if isinstance(array, list | tuple) else ""
-        raise TypeError(f"{name} must be an array, got {what}{remedy}")
+        raise InputError(f"{name} must be an array, got {what}{remedy}")
     if not jnp.issubdtype(dtype, kind):
-        raise TypeError(f"{name} is of type {dtype}; {rule}")
+        raise InputError(f"{name} is of type {dtype}; {rule}")

@@ -301,7 +301,7 @@ BAD_IDS = [
 def test_ids_that_are_none_get_one_sentence(name, idx, message, unchecked):
     model = nnx.eval_shape(MODULES[name])
     for use in (model, *([] if name == "bigram" else [model.attention_weights])):
-        with pytest.raises((TypeError, ValueError), match=message) as error:
+        with pytest.raises(ja.InputError, match=message) as error:
             use(idx)
         assert "\n" not in str(error.value)
 
@@ -323,7 +323,7 @@ def test_nothing_gives_nothing(name, shape):
 @pytest.mark.parametrize(("prompt", "message"), BAD_IDS)
 def test_a_prompt_that_is_none_gets_one_sentence(prompt, message, unchecked):
     model = nnx.eval_shape(MODULES["bigram"])
-    with pytest.raises((TypeError, ValueError), match=message.replace("idx", "tokens")):
+    with pytest.raises(ja.InputError, match=message.replace("idx", "tokens")):
         ja.generate(model, prompt, 2, key=jax.random.key(0))
 
 
@@ -345,7 +345,7 @@ ONES = np.ones((1, 2, C), np.float32)
 )
 @pytest.mark.parametrize("name", LAYERS)
 def test_wrong_channels_get_one_sentence(name, x, message, unchecked):
-    with pytest.raises((TypeError, ValueError), match=message) as error:
+    with pytest.raises(ja.InputError, match=message) as error:
         nnx.eval_shape(MODULES[name])(x)
     assert "\n" not in str(error.value)
 
@@ -361,7 +361,7 @@ def test_wrong_channels_get_one_sentence(name, x, message, unchecked):
 )
 @pytest.mark.parametrize("name", ["Head", "MultiHeadAttention"])
 def test_a_wrong_context_gets_one_sentence(name, context, message, unchecked):
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises(ja.InputError, match=message):
         nnx.eval_shape(MODULES[name])(ONES, context)
 
 
@@ -380,7 +380,7 @@ LOGITS = np.zeros((2, 3, V), np.float32)
     ],
 )
 def test_wrong_targets_get_one_sentence(targets, message, unchecked):
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises(ja.InputError, match=message):
         ja.next_token_loss(LOGITS, targets)
 
 
@@ -417,7 +417,7 @@ SQUARE = np.ones((2, 3), np.float32)
         ),
         pytest.param(
             lambda: ja.MultiHeadAttention(15, 0, rngs=nnx.Rngs(0)),
-            "n_head is 0; it must be at least 1",
+            "n_head is 0; it must be",
             id="no heads",
         ),
         pytest.param(
@@ -425,7 +425,7 @@ SQUARE = np.ones((2, 3), np.float32)
         ),
         pytest.param(
             lambda: ja.Head(15, 5, dropout_rate=1.5, rngs=nnx.Rngs(0)),
-            "dropout_rate 1.5 is outside",
+            "dropout_rate is 1.5; it must be",
             id="dropout of more than all",
         ),
         pytest.param(
@@ -434,6 +434,6 @@ SQUARE = np.ones((2, 3), np.float32)
     ],
 )
 def test_functions_and_sizes(call, message, unchecked):
-    with pytest.raises((TypeError, ValueError), match=message) as error:
+    with pytest.raises(ja.InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
