@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
@@ -17,6 +18,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import torch_or_exit  # noqa: F401
 from benchmarks.awake import cores_kept_awake
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
@@ -28,7 +30,10 @@ from jax_attn.console import VerbatimConsole, command
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead."""
+    """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead.
+
+    Each takes some minutes on two cores; how long it took is said after it.
+    """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run
     json: Path | None = None  # file for all figures
@@ -58,6 +63,12 @@ def run(arguments: Arguments) -> int:
             file=sys.stderr,
         )
         return 2
+    if arguments.json and not arguments.json.parent.is_dir():
+        print(
+            f"benchmarks: error: {arguments.json.parent} is no folder; give --json another place",
+            file=sys.stderr,
+        )
+        return 2
     require_device()
     goes_on = (lambda _: None) if arguments.json else None  # the file is what is wanted
     console = VerbatimConsole(goes_on)
@@ -69,6 +80,8 @@ def run(arguments: Arguments) -> int:
     rows: list[Row] = []
     failures: list[str] = []
     for name in arguments.names:
+        console.print(Text(f"{name}: some minutes …", "dim"))
+        begun = time.monotonic()
         try:
             for row in BENCHMARKS[name]():
                 rows.append(row)
@@ -76,6 +89,8 @@ def run(arguments: Arguments) -> int:
         except (DifferentResult, RuntimeError) as error:
             failures.append(f"{name}: {error}")
             console.print(Text.assemble((name, "bold red"), f" {error}"))
+        took = time.monotonic() - begun
+        console.print(Text(f"{name} took {took:.0f} s", "dim"))
         if arguments.json:  # after every benchmark: a long run may be cut short
             record = {"machine": machine, "rows": [r.to_dict() for r in rows], "failed": failures}
             arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

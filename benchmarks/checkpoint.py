@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
 import jax_attn as ja
 from jax_attn.runs.checkpoint import Checkpoints
@@ -84,7 +85,17 @@ def measure() -> Stall:
     )
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """How long saving the lecture's model keeps its training waiting.
+
+    It takes some minutes on two cores.
+    """
+
+
 def main() -> None:
+    tyro.cli(Arguments, prog="python -m benchmarks.checkpoint")
+    print("some minutes on two cores", flush=True)
     stall = measure()
     print(f"device                     {jax.devices()[0].device_kind}")
     print(f"a training step            {stall.step_s * 1e3:10.1f} ms")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from benchmarks import plans
 from benchmarks.rows import COLUMNS, Row
@@ -38,7 +41,28 @@ def _table(lines: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Print a file of results as benchmarks/README.md shows it."""
+
+    file: Annotated[Path, tyro.conf.Positional]  # of `benchmarks --json`, or of `benchmarks.plans`
+
+
+def main() -> int:
+    file = tyro.cli(Arguments, prog="python -m benchmarks.markdown").file
+    try:
+        print(markdown(json.loads(file.read_text(encoding="utf-8"))))
+    except OSError as error:
+        return refuse(f"{file} cannot be read ({error.strerror})")
+    except (ValueError, KeyError, TypeError):
+        return refuse(f"{file} is no file of results of `benchmarks --json` or `benchmarks.plans`")
+    return 0
+
+
+def refuse(message: str) -> int:
+    print(f"benchmarks.markdown: error: {message}", file=sys.stderr)
+    return 2
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m benchmarks.markdown FILE")
-    print(markdown(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    sys.exit(main())

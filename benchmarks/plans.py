@@ -11,10 +11,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from jax_attn.compiling.targets import TARGETS
 from jax_attn.runs.plan_command import duration, scaled
@@ -47,17 +50,37 @@ def make(preset: str, target: str) -> dict[str, Any]:
     return {"preset": preset, "target": target, "error": lines[-1]}
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """Compile every preset for every accelerator, and keep what it would cost there.
+
+    From seconds to six minutes a pair; what the file has already is not made again.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]  # JSON, written after every pair
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional
+    ] = ()  # presets, accelerators: only these
+
+
 def main() -> int:
-    known = {*PRESETS, *TARGETS}
-    if len(sys.argv) < 2 or not known.issuperset(sys.argv[2:]):
-        print(f"usage: python -m benchmarks.plans FILE [{'|'.join(sorted(known))} ...]")
-        return 2
-    path, names = Path(sys.argv[1]), sys.argv[2:]
+    arguments = tyro.cli(Arguments, prog="python -m benchmarks.plans")
+    path, names = arguments.file, arguments.names
+    known = [*PRESETS, *TARGETS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        return refuse(f"no such name: {', '.join(unknown)}; there are {', '.join(known)}")
+    if not path.parent.is_dir():
+        return refuse(f"{path.parent} is no folder; give another file")
     presets = [p for p in PRESETS if p in names] or list(PRESETS)
     targets = [t for t in TARGETS if t in names] or list(TARGETS)
     record: dict[str, Any] = {"plans": []}
     if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            assert "plans" in record
+        except (OSError, ValueError, AssertionError):
+            return refuse(f"{path} is there and holds no plans; give another file")
     made = {(plan["preset"], plan["target"]) for plan in record["plans"] if "error" not in plan}
     record |= {"date": date.today().isoformat(), "jax": version("jax")}
     for preset in presets:
@@ -70,6 +93,11 @@ def main() -> int:
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             print(f"{preset} on {target}: {plan.get('error', 'made')}", flush=True)
     return 0
+
+
+def refuse(message: str) -> int:
+    print(f"benchmarks.plans: error: {message}", file=sys.stderr)
+    return 2
 
 
 def cells(plan: dict[str, Any]) -> list[tuple[str, ...]]:

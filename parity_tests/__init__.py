@@ -1,5 +1,17 @@
 """The proof that the JAX port is the same function as the torch reference, and its harness."""
 
+import sys
+from importlib.util import find_spec
+
+if sys.argv[:1] == ["-m"]:  # this package itself is being run, and is a program
+    missing = [name for name in ("torch", "transformers", "pytest") if find_spec(name) is None]
+    if missing:
+        print(
+            f"parity_tests: error: not installed: {', '.join(missing)}; pip install -e '.[test]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
 try:
     import torch  # noqa: F401
 except ImportError:

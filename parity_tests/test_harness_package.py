@@ -44,7 +44,6 @@ def test_the_readme_runs_as_printed() -> None:
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (expected,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 3
-    torch.manual_seed(0)
     names: dict = {"__name__": "readme"}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

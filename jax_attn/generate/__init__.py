@@ -15,6 +15,7 @@ from jax_attn.errors import InputError
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
 from jax_attn.generate.sampling import NO_TOKEN
+from jax_attn.nn.inputs import check_ids
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.room import require_room
 
@@ -127,8 +128,9 @@ def _begin(
     top_k: int | None,
 ) -> tuple[Extend, Integer[Array, "B T"], Cache]:
     """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
-    if getattr(tokens, "ndim", None) != 2 or tokens.shape[1] < 1:
-        raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {np.shape(tokens)}")
+    check_ids(tokens, "tokens")
+    if 0 in tokens.shape:
+        raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
     temperature = TEMPERATURE.check("temperature", temperature)
     top_k = None if top_k is None else SIZE.check("top_k", top_k)
     max_new_tokens = COUNT.check("max_new_tokens", max_new_tokens)
@@ -162,9 +164,7 @@ def _begin(
 
 
 def _require_ids(model: Any, tokens: Integer[Array, "B T0"]) -> None:
-    """InputError unless they are integers in the vocabulary, as far as both are known."""
-    if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise InputError(f"the prompt is of {tokens.dtype}; tokens are integers")
+    """InputError unless they are in the vocabulary, as far as both are known."""
     table = getattr(model, "token_embedding_table", None)
     if table is None or isinstance(tokens, Tracer):
         return

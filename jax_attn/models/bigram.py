@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.domains import SIZE
+from jax_attn.nn.inputs import check_ids, check_pairs
 from jax_attn.nn.layers import Embedding, normal
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
 
@@ -38,6 +39,7 @@ class BigramLanguageModel(nnx.Module):
         )
 
     def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
+        check_ids(idx)
         return self.token_embedding_table(idx)
 
     def loss_sum(
@@ -49,6 +51,7 @@ class BigramLanguageModel(nnx.Module):
         rows in the table, the losses of all pairs are fewer than the logits: each position's is
         looked up among them.
         """
+        check_pairs(idx, targets)
         table = self.token_embedding_table.embedding[...].astype(self.token_embedding_table.dtype)
         if idx.size <= table.shape[0]:
             return next_token_loss_sum(self(idx), targets)

@@ -13,6 +13,7 @@ from jax_attn.config import GPTConfig
 from jax_attn.nn.attention import MultiHeadAttention
 from jax_attn.nn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.nn.dropout import dropout
+from jax_attn.nn.inputs import check_channels, check_ids, check_pairs
 from jax_attn.nn.key_value_cache import Cache, KeyValues
 from jax_attn.nn.layers import ACTIVATIONS, Embedding, layer_norm, linear, normal, zeros
 from jax_attn.nn.loss import next_token_loss_sum
@@ -49,8 +50,10 @@ class FeedForward(nnx.Module):
         )
         self.dropout = dropout(config.dropout_rate, rngs)
         self.activation = config.activation
+        self.n_embd = config.n_embd
 
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        check_channels(x, self.n_embd)
         return self.dropout(self.contract(ACTIVATIONS[self.activation](self.expand(x))))
 
 
@@ -91,8 +94,10 @@ class Block(nnx.Module):
             param_dtype=param_dtype,
         )
         self.ffwd = FeedForward(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.n_embd = config.n_embd
 
     def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        check_channels(x, self.n_embd)
         x = x + self.sa(self.ln1(x))
         return x + self.ffwd(self.ln2(x))
 
@@ -159,12 +164,8 @@ class GPT(nnx.Module):
 
     def embed(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
         """Token plus position embeddings, the input of the first block."""
+        check_ids(idx, longest=self.config.block_size)
         length = idx.shape[1]
-        if length > self.config.block_size:
-            raise ValueError(
-                f"{length} tokens do not fit block_size {self.config.block_size}; "
-                "crop the input to its last block_size tokens"
-            )
         positions = self.position_embedding_table(jnp.arange(length))
         return add_to_all(self.token_embedding_table(idx), positions)
 
@@ -178,15 +179,17 @@ class GPT(nnx.Module):
 
     def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
         """Logits in at least float32; NaN where an id is outside the vocabulary."""
-        return self.lm_head(self.hidden(idx), self.token_embedding_table)
+        return self._logits(self.hidden(idx))
 
     def loss_sum(
         self, idx: Integer[Array, "B T"], targets: Integer[Array, "B T"]
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """`next_token_loss_sum` of the logits, which are never all held if they are very many."""
-        if not needs_parts(idx.size, self.config.vocab_size):
+        check_pairs(idx, targets)
+        in_parts = needs_parts(idx.size, self.config.vocab_size)
+        if not in_parts or not isinstance(self.lm_head, LanguageModelHead):
             return next_token_loss_sum(self(idx), targets)
-        return self.lm_head.loss_sum(self.hidden(idx), self.token_embedding_table, targets)
+        return self.lm_head.loss_sum(self.hidden(idx), targets, *self._tied_matrix())
 
     def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "L B H T T"]:
         """The weights of every layer and head, before dropout; rows sum to 1."""
@@ -215,11 +218,22 @@ class GPT(nnx.Module):
         for block, past in zip(self.blocks, cache, strict=True):
             x, past = block.step(x, past, position)
             layers.append(past)
-        return self.lm_head(self.ln_f(x), self.token_embedding_table), tuple(layers)
+        return self._logits(self.ln_f(x)), tuple(layers)
+
+    def _logits(self, hidden: Float[Array, "B T C"]) -> Float[Array, "B T V"]:
+        return self.lm_head(hidden, *self._tied_matrix())
+
+    def _tied_matrix(self) -> tuple[Float[Array, "V C"], ...]:
+        # Not the module: what walks through modules calls each with arrays (`nnx.tabulate`).
+        # Nothing where it is not needed: an untied head can be replaced by any module.
+        return (self.token_embedding_table.embedding[...],) if self.config.tie_embeddings else ()
 
 
 class LanguageModelHead(nnx.Module):
-    """The product with the output matrix, its own or the token embedding's, and maybe a bias."""
+    """The product with the output matrix, its own or the token embedding's, and maybe a bias.
+
+    One without a matrix of its own is given the embedding's, `tied`, at every call.
+    """
 
     def __init__(
         self,
@@ -239,10 +253,10 @@ class LanguageModelHead(nnx.Module):
         self.dtype = dtype
 
     def __call__(
-        self, x: Float[Array, "B T C"], token_embedding_table: Embedding
+        self, x: Float[Array, "B T C"], tied: Float[Array, "V C"] | None = None
     ) -> Float[Array, "B T V"]:
         if self.kernel is None:
-            product, matrix = matmul_rows, token_embedding_table.embedding[...]
+            product, matrix = matmul_rows, _given(tied)
         else:
             product, matrix = matmul, self.kernel[...]
         dtype = self._compute_dtype(x, matrix)
@@ -254,20 +268,25 @@ class LanguageModelHead(nnx.Module):
     def loss_sum(
         self,
         x: Float[Array, "B T C"],
-        token_embedding_table: Embedding,
         targets: Integer[Array, "B T"],
+        tied: Float[Array, "V C"] | None = None,
     ) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """`next_token_loss_sum` of the logits, a part of them at a time."""
-        if self.kernel is None:
-            matrix = token_embedding_table.embedding[...].T
-        else:
-            matrix = self.kernel[...]
+        matrix = _given(tied).T if self.kernel is None else self.kernel[...]
         dtype = self._compute_dtype(x, matrix)
         bias = None if self.bias is None else self.bias[...]
         return chunked_loss_sum(x.astype(dtype), matrix.astype(dtype), bias, targets)
 
     def _compute_dtype(self, x: Array, matrix: Array) -> DTypeLike:
         return jnp.promote_types(x.dtype, matrix.dtype) if self.dtype is None else self.dtype
+
+
+def _given(tied: Array | None) -> Array:
+    if tied is None:
+        raise ValueError(
+            "this head shares the token embedding's matrix; give it as its second argument"
+        )
+    return tied
 
 
 def init_std(config: GPTConfig) -> float:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.domains import SIZE
 from jax_attn.nn.attention import Head
+from jax_attn.nn.inputs import check_ids
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.nn.layers import Embedding, linear, normal, uniform_fan_in
 
@@ -55,12 +56,13 @@ class SingleHeadLanguageModel(nnx.Module):
         self.block_size = block_size
 
     def _embed(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
+        check_ids(idx, longest=self.block_size)
         return self.token_embedding_table(idx) + self.position_embedding_table(
             jnp.arange(idx.shape[1])
         )
 
     def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
-        """Logits; positions past `block_size` have no embedding and give NaN."""
+        """Logits; NaN where an id is outside the vocabulary."""
         return self.lm_head(self.sa_head(self._embed(idx)))
 
     def attention_weights(self, idx: Integer[Array, "B T"]) -> Float[Array, "1 B 1 T T"]:

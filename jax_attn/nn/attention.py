@@ -24,6 +24,7 @@ from jax_attn.nn.flash import (
     cudnn_attention,
     tpu_flash_attention,
 )
+from jax_attn.nn.inputs import check_arrays, check_context, check_mask
 from jax_attn.nn.key_value_cache import KeyValues
 from jax_attn.nn.layers import linear, uniform_fan_in
 from jax_attn.nn.ops.products import linear_in_parts
@@ -62,6 +63,9 @@ def attention_weights(
 
     InputError for a scale that is not finite.
     """
+    check_arrays(query=query, key=key)
+    if mask is not None:
+        check_mask(mask)
     factor = _factor(query, scale)
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("...tk,...sk->...ts", query, key, preferred_element_type=wide) * factor
@@ -74,6 +78,7 @@ def attend(
     weights: Float[Array, "... T S"], value: Float[Array, "... S K"]
 ) -> Float[Array, "... T K"]:
     """The weighted sums of the values: weights @ value."""
+    check_arrays(weights=weights, value=value)
     return weights @ value
 
 
@@ -95,6 +100,7 @@ def dot_product_attention(
 
     Causal attention needs T == S, else ValueError. InputError for a scale that is not finite.
     """
+    check_arrays(query=query, key=key, value=value)
     length, source_length = query.shape[-2], key.shape[-2]
     if causal and length != source_length:
         raise ValueError(
@@ -200,6 +206,7 @@ class Head(nnx.Module):
         self.query = projection()
         self.value = projection()
         self.dropout = dropout(dropout_rate, rngs)
+        self.in_features = in_features
         self.causal = causal
         self.scale = scale
 
@@ -207,6 +214,7 @@ class Head(nnx.Module):
         self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None = None
     ) -> Float[Array, "B T S"]:
         """The weights this head uses, before dropout; rows sum to 1."""
+        check_context(x, context, self.in_features)
         source = x if context is None else context
         mask = causal_mask(x.shape[1]) if self.causal and context is None else None
         return attention_weights(self.query(x), self.key(source), mask=mask, scale=self.scale)
@@ -284,6 +292,7 @@ class MultiHeadAttention(nnx.Module):
         )
         self.attention_dropout = dropout(dropout_rate, rngs)
         self.output_dropout = dropout(dropout_rate, rngs)
+        self.n_embd = n_embd
         self.n_head = n_head
         self.causal = causal
 
@@ -295,6 +304,7 @@ class MultiHeadAttention(nnx.Module):
     def _query_key_value(
         self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None
     ) -> tuple[Float[Array, "B H T K"], Float[Array, "B H S K"], Float[Array, "B H S K"]]:
+        check_context(x, context, self.n_embd)
         query, key, value = linear_in_parts(self.qkv, x, 3)
         if context is not None:
             _, key, value = linear_in_parts(self.qkv, context, 3)

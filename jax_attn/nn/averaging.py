@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jax_attn.domains import COUNT
 from jax_attn.nn.attention import attention_weights, causal_mask
+from jax_attn.nn.inputs import check_channels
 from jax_attn.room import require_room
 
 
@@ -38,15 +39,18 @@ def softmax_averaging_weights(length: int, dtype: DTypeLike = jnp.float32) -> Fl
 
 def running_mean_loop(x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
     """Mean of x[b, 0..t] at every t, one position after the other."""
+    check_channels(x, None)
     means = [x[:, : t + 1].mean(axis=1) for t in range(x.shape[1])]
     return jnp.stack(means, axis=1)
 
 
 def running_mean_matmul(x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
     """Mean of x[b, 0..t] at every t, as one matrix product."""
+    check_channels(x, None)
     return averaging_weights(x.shape[1], x.dtype) @ x
 
 
 def running_mean_softmax(x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
     """Mean of x[b, 0..t] at every t, by masked softmax."""
+    check_channels(x, None)
     return softmax_averaging_weights(x.shape[1], x.dtype) @ x

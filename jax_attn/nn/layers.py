@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Integer
 from jax_attn.nn.ops.activations import gelu, relu
 from jax_attn.nn.ops.look_up import look_up
 from jax_attn.nn.ops.normalize import normalize
-from jax_attn.nn.ops.products import matmul
+from jax_attn.nn.ops.products import linear_product
 
 # torch's nn.Linear: U(-b, b) with b = 1/sqrt(fan_in), whose variance is (1/3)/fan_in.
 uniform_fan_in = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -50,17 +50,11 @@ def linear(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=zeros,
-        dot_general=_linear_product,
+        dot_general=linear_product,
         rngs=rngs,
         dtype=dtype,
         param_dtype=param_dtype,
     )
-
-
-def _linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
-    """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
-    del dimension_numbers, precision, out_sharding
-    return matmul(x, kernel, x.dtype)
 
 
 class Embedding(nnx.Embed):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jax_attn.nn.inputs import check_targets
 from jax_attn.nn.ops.own_derivative import own_derivative
 
 IGNORE = -1  # a target that counts for nothing, as in nanoGPT
@@ -16,6 +17,7 @@ def next_token_loss_sum(
 
     Computed in at least float32. A target outside [-1, V) makes the sum NaN; torch raises there.
     """
+    check_targets(logits, targets)
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return _loss_sum(wide, targets), (targets != IGNORE).sum(dtype=jnp.int32)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import signal
 import sys
+import textwrap
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,31 +20,38 @@ import numpy as np
 from jaxtyping import Float
 
 MAX_LAYERS, MAX_HEADS = 6, 6  # heat maps drawn at most, down and across
+MAX_CHARACTERS = 24  # of the text, so that each letter beside a map can be read
+INCHES, DPI = 17.6, 100  # of all maps together at most, so that no side has 2,000 pixels
+LEFT, RIGHT, ABOVE, BELOW = 0.8, 1.2, 1.1, 0.8  # inches around the maps: letters, scale, text
+SHOWN = {"\n": "⏎", " ": "␣", "\t": "⇥"}
+FONT = "DejaVu Sans Mono"  # which matplotlib brings with it
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
     """A figure that needs no display and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def plot_loss(metrics_path: Path, path: Path) -> None:
     """Training and validation loss over the steps, from a run's `metrics.jsonl`, as PNG."""
-    lines = metrics_path.read_text(encoding="utf-8").splitlines()
-    metrics = [json.loads(line) for line in lines]
+    metrics = _records(metrics_path)
     figure = _figure(7, 4.5)
     axes = figure.add_subplot()
+    axes.margins(x=0.05, y=0.12)  # room for what is written beside the last point
     axes.plot(
         [m["step"] for m in metrics],
         [m["train_loss"] for m in metrics],
         linewidth=1,
+        marker="o" if len(metrics) == 1 else None,  # a line needs two
+        markersize=4,
         label="training (mean of the steps since the last point)",
     )
-    evaluated = [m for m in metrics if "val_loss" in m]
+    evaluated = [m for m in metrics if math.isfinite(m.get("val_loss", math.nan))]
     axes.plot(
         [m["step"] for m in evaluated],
         [m["val_loss"] for m in evaluated],
@@ -51,40 +61,146 @@ def plot_loss(metrics_path: Path, path: Path) -> None:
     )
     if evaluated:
         last = evaluated[-1]
+        best = _best(evaluated, metrics_path.with_name("checkpoints"))
+        axes.plot(
+            best["step"],
+            best["val_loss"],
+            linestyle="",
+            marker="*",
+            markersize=13,
+            color="C3",
+            label=f"best checkpoint: {best['val_loss']:.3f} at step {best['step']:,}",
+        )
         axes.annotate(
             f"{last['val_loss']:.3f}",
             (last["step"], last["val_loss"]),
             textcoords="offset points",
-            xytext=(-4, 8),
-            ha="right",
+            xytext=(0, 9),
+            ha="center" if len(metrics) == 1 else "right",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
         )
+    axes.set_title(metrics_path.parent.name, fontsize=9, parse_math=False)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats per character)")
+    axes.ticklabel_format(useOffset=False, style="plain")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
 
 
-def plot_attention(weights: Float[np.ndarray, "L H T T"], characters: str, path: Path) -> None:
+def plot_attention(
+    weights: Float[np.ndarray, "L H T T"], characters: str, metrics_path: Path, path: Path
+) -> None:
     """One heat map a layer and head: which character (row) looks at which (column), as PNG."""
-    n_layer, n_head = min(weights.shape[0], MAX_LAYERS), min(weights.shape[1], MAX_HEADS)
-    labels = [{"\n": "⏎", " ": "␣"}.get(c, c) for c in characters]
-    panel = max(2.2, 0.13 * len(labels))
-    figure = _figure(panel * n_head + 0.6, panel * n_layer + 0.6)
-    axes = figure.subplots(n_layer, n_head, squeeze=False)
-    places = range(len(labels))
-    for layer in range(n_layer):
-        for head in range(n_head):
-            panel_axes = axes[layer][head]
-            image = panel_axes.imshow(weights[layer, head], vmin=0, vmax=1, cmap="viridis")
-            panel_axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-            for axis in (panel_axes.xaxis, panel_axes.yaxis):
-                axis.set_ticks(places, labels, fontsize=5, family="DejaVu Sans Mono")
-                axis.set_tick_params(length=0, pad=1)
-    figure.supxlabel("looked at", fontsize=9)
-    figure.supylabel("looking", fontsize=9)
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
-    figure.savefig(path, dpi=130)
+    from matplotlib import colormaps
+    from matplotlib.colors import PowerNorm
+
+    n_layer, n_head = weights.shape[:2]
+    layers, heads = _spread(n_layer, MAX_LAYERS), _spread(n_head, MAX_HEADS)
+    text = characters[:MAX_CHARACTERS]
+    fonts, missing = _fonts_for(text)
+    labels = [f"{ord(c):04X}" if c in missing else SHOWN.get(c, c) for c in text]
+    panel = min(4.5, INCHES / max(len(layers), len(heads)))
+    width, height = LEFT + panel * len(heads) + RIGHT, BELOW + panel * len(layers) + ABOVE
+    # Placed by hand, the letters too: as ticks they are laid out again and again, for seconds.
+    figure = _figure(width, height, layout=None)
+    figure.subplots_adjust(
+        left=LEFT / width,
+        right=1 - RIGHT / width,
+        bottom=BELOW / height,
+        top=1 - ABOVE / height,
+        wspace=0.06,
+        hspace=0.12,
+    )
+    axes = figure.subplots(len(layers), len(heads), squeeze=False)
+    # A root, because in deep layers a weight is a small part of 1 and would be as good as black.
+    norm, colours = PowerNorm(0.5, vmin=0, vmax=1), colormaps["viridis"].with_extremes(bad="0.85")
+    masked = np.triu(np.ones((len(text), len(text)), bool), 1)
+    letter = {"fontsize": min(10.0, 0.8 * 72 * panel / len(text)), "family": fonts}
+    letter |= {"parse_math": False}
+    for row, layer in zip(axes, layers, strict=True):
+        for panel_axes, head in zip(row, heads, strict=True):
+            seen = np.ma.array(weights[layer, head, : len(text), : len(text)], mask=masked)
+            image = panel_axes.imshow(seen, norm=norm, cmap=colours)
+            panel_axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=10)
+            panel_axes.set(xticks=[], yticks=[])
+    for place, label in enumerate(labels):
+        for first in axes[:, 0]:
+            first.text(-0.9, place, label, ha="right", va="center", **letter)
+        for last in axes[-1]:
+            turned = {"rotation": 90 if len(label) > 1 else 0}
+            last.text(place, len(text) - 0.2, label, ha="center", va="top", **turned, **letter)
+    written = "".join(_escaped(c) if c in missing else SHOWN.get(c, c) for c in text)
+    lines = [_heading(metrics_path), *textwrap.wrap(f"text: {written}", int(width * 72 / 7))]
+    if left_out := _left_out(layers, n_layer, "layers") + _left_out(heads, n_head, "heads"):
+        lines.append("shown: " + ", ".join(left_out))
+    figure.suptitle(
+        "\n".join(lines), y=1 - 0.15 / height, fontsize=10, family=fonts, parse_math=False
+    )
+    figure.supxlabel("looked at", y=0.2 / height, fontsize=10)
+    figure.supylabel("looking", x=0.15 / width, fontsize=10)
+    right = figure.add_axes(
+        (1 - 0.85 * RIGHT / width, BELOW / height, 0.15 / width, min(6, height - 2) / height)
+    )
+    figure.colorbar(image, cax=right).set_label(
+        "attention weight (colour by its square root); grey: masked", fontsize=9
+    )
+    figure.savefig(path, dpi=DPI)
+
+
+def _records(metrics_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in metrics_path.read_text(encoding="utf-8").splitlines()]
+
+
+def _best(evaluated: list[dict[str, Any]], checkpoints: Path) -> dict[str, Any]:
+    """The record of least validation loss among those whose checkpoint is there, if any is."""
+    kept = [m for m in evaluated if (checkpoints / str(m["step"])).is_dir()]
+    return min(kept or evaluated, key=lambda m: m["val_loss"])
+
+
+def _heading(metrics_path: Path) -> str:
+    """The run, its last step, and its last validation loss."""
+    metrics, parts = _records(metrics_path), [metrics_path.parent.name]
+    if metrics:
+        parts.append(f"step {metrics[-1]['step']:,}")
+    evaluated = [m for m in metrics if "val_loss" in m]
+    if evaluated:
+        parts.append(f"validation loss {evaluated[-1]['val_loss']:.3f}")
+    return ", ".join(parts)
+
+
+def _spread(n: int, most: int) -> list[int]:
+    """The first and the last of n, and others evenly between."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist()
+
+
+def _left_out(shown: list[int], n: int, what: str) -> list[str]:
+    return [f"{what} {' '.join(str(i + 1) for i in shown)} of {n}"] if len(shown) < n else []
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _fonts_for(text: str) -> tuple[list[str], set[str]]:
+    """Names of fonts that together have the text's characters, and the characters none has."""
+    from matplotlib.font_manager import FontProperties, fontManager, get_font
+
+    def without(path: str, characters: Iterable[str]) -> set[str]:
+        font = get_font(path)
+        return {c for c in characters if not font.get_char_index(ord(SHOWN.get(c, c)))}
+
+    names = [FONT]
+    missing = without(fontManager.findfont(FontProperties(family=FONT)), set(text))
+    for entry in fontManager.ttflist:
+        if not missing:
+            break
+        still = without(entry.fname, missing)
+        if len(still) < len(missing) and "Last Resort" not in entry.name:
+            names.append(entry.name)
+            missing = still
+    return names, missing
 
 
 PICTURES = {"loss": plot_loss, "attention": plot_attention}

@@ -142,6 +142,7 @@ def finish(
             "attention",
             np.asarray(weights, np.float32),
             corpus.tokenizer.decode(shown),
+            run.metrics_path,
             path=run.path / "attention.png",
         )
 

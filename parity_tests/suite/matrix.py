@@ -41,6 +41,11 @@ class Part:
     rules: bool  # whether it sees to the public suites' rules
 
 
+def within_reach(rungs: Sequence[str]) -> list[str]:
+    """The bugs that these rungs can be asked to catch: those for which one of them is named."""
+    return [mutant.name for mutant in REGISTRY if mutant.caught_by in rungs]
+
+
 def plant_all(
     crew: Sequence[Executor], names: Sequence[str], ladder: Sequence[tuple[int, RungResult]]
 ) -> Iterator[MutantResult]:
@@ -128,6 +133,8 @@ def problems(results: Sequence[MutantResult]) -> list[str]:
         elif not mutant.equivalent and result.rungs.get(mutant.caught_by) != "differs":
             how = result.rungs.get(mutant.caught_by, "is not run")
             found.append(f"{label} should be caught by {mutant.caught_by}, which {how}")
+    if len(results) == 1:  # no bug is within reach of the rungs
+        return found
     for rung in results[0].rungs:
         if not any(rung in r.failed for r in results if r.name != NO_BUG):
             found.append(f"{rung} catches nothing")

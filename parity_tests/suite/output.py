@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jax_attn.console import VerbatimConsole
+from parity_tests.harness.budgets import SEMANTIC
 from parity_tests.suite.ladder import RUNGS, RungResult
 from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems, tally
+from parity_tests.suite.mutants import REGISTRY
 from parity_tests.suite.mutants.baselines import RULES
 
 MOST_FAILURES = 3  # printed in full for each rung
@@ -68,18 +70,33 @@ def print_ladder(console: VerbatimConsole, results: Sequence[RungResult]) -> Non
             Text("same", "green") if result.ok else Text("differs", "bold red"),
         )
     console.print(table)
-    worst = max(results, key=lambda result: result.semantic_difference)
     console.print(
         f"{sum(r.checks for r in results):,} checks. A ratio is the port's error over what the "
-        f"budget allows. Worst relative difference in float64: {worst.semantic_difference:.1e} "
-        f"({worst.rung}); allowed 1e-12.",
+        f"budget allows. {worst_difference(results)}",
     )
+    if left_out := not_run(results):
+        console.print(f"Nothing is said of the rungs that were not run: {', '.join(left_out)}.")
     for result in results:
         for failure in result.failures[:MOST_FAILURES]:
             console.print(Text(f"\n{result.rung} ", "bold red"), end="")
             console.print(f"{failure.check}\n{failure.detail}")
         if len(result.failures) > MOST_FAILURES:
             console.print(f"… and {len(result.failures) - MOST_FAILURES} more in {result.rung}")
+
+
+def worst_difference(results: Sequence[RungResult]) -> str:
+    worst = max(results, key=lambda result: result.semantic_difference)
+    if not worst.semantic_difference:
+        return "No difference in float64."
+    return (
+        f"Worst relative difference in float64: {worst.semantic_difference:.1e} ({worst.rung}); "
+        f"allowed {SEMANTIC.floor:.0e}."
+    )
+
+
+def not_run(results: Sequence[RungResult]) -> list[str]:
+    ran = {result.rung for result in results}
+    return [rung for rung in RUNGS if rung not in ran]
 
 
 def print_matrix(console: VerbatimConsole, results: Sequence[MutantResult]) -> None:
@@ -115,12 +132,22 @@ def print_matrix(console: VerbatimConsole, results: Sequence[MutantResult]) -> N
         f"{caught} of {len(real)} bugs caught; {len(results) - 1 - len(real)} equivalent ones "
         f"listed. Rules of public suites: {', '.join(f'{rule} {counts[rule]}' for rule in RULES)}.",
     )
+    if not_tried := untried(results):
+        console.print(not_tried)
     for control in (result for result in results if result.name == NO_BUG):
         wrong = [rule for rule, caught in control.rules.items() if caught]
         if wrong:
             console.print(f"False alarms on the port as it is: {', '.join(wrong)}.")
     for problem in problems(results):
         console.print(Text.assemble(("problem", "bold red"), f" {problem}"))
+
+
+def untried(results: Sequence[MutantResult]) -> str:
+    """Which bugs were not planted, if any, in one sentence."""
+    missing = len(REGISTRY) - (len(results) - 1)
+    if not missing:
+        return ""
+    return f"{missing} bugs are not tried: other rungs than these are named for them."
 
 
 def kind_of(result: MutantResult) -> str:

@@ -6,24 +6,44 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from parity_tests.harness.budgets import BUDGETS
 from parity_tests.suite.ladder import RUNGS, RungResult
 from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems, tally
 from parity_tests.suite.mutants.baselines import RULES
-from parity_tests.suite.output import device, kind_of, ratio
+from parity_tests.suite.output import (
+    device,
+    kind_of,
+    not_run,
+    ratio,
+    untried,
+    worst_difference,
+)
 from parity_tests.suite.trained import TrainedAttention, trained_attention
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def write(path: Path, ladder: Sequence[RungResult], matrix: Sequence[MutantResult]) -> None:
-    """Trains the small GPT whose attention is shown; that takes some seconds."""
-    attention = trained_attention()
+def write(
+    path: Path,
+    ladder: Sequence[RungResult],
+    matrix: Sequence[MutantResult],
+    guilty: str | None = None,
+) -> None:
+    """Trains the small GPT whose attention is shown; that takes some seconds.
+
+    `guilty` is what the locator says of a port that differs.
+    """
+    try:
+        attention = trained_attention()
+    except Exception as error:  # of a port that differs, which may well raise
+        attention, reason = None, f"{type(error).__name__}: {error}"
+        shown = f"<h2>Attention</h2><p class='bad'>There is none to show: {escape(reason)}</p>"
+    else:
+        shown = attention_section(attention)
     parts = {
-        "VERDICT": verdict(ladder),
+        "VERDICT": verdict(ladder, guilty),
         "LADDER": ladder_table(ladder),
         "MATRIX": matrix_section(matrix) if matrix else "",
-        "ATTENTION": attention_section(attention),
+        "ATTENTION": shown,
         "DATA": data(attention),
     }
     page = TEMPLATE.read_text(encoding="utf-8")
@@ -32,16 +52,29 @@ def write(path: Path, ladder: Sequence[RungResult], matrix: Sequence[MutantResul
     path.write_text(page, encoding="utf-8")
 
 
-def verdict(ladder: Sequence[RungResult]) -> str:
+def verdict(ladder: Sequence[RungResult], guilty: str | None) -> str:
+    """What was found, and nothing about what was not compared."""
     failed = [result.rung for result in ladder if not result.ok]
-    worst = max(ladder, key=lambda result: result.semantic_difference)
-    said = f"differs in {', '.join(failed)}" if failed else "is the same function"
-    return (
-        f'<p class="{"bad" if failed else "good"} verdict">The port {said}.</p>'
-        f"<p>{sum(r.checks for r in ladder):,} comparisons on {escape(device())}. Worst relative "
-        f"difference in float64: {worst.semantic_difference:.1e} ({worst.rung}); allowed "
-        f"{BUDGETS['semantic'].floor:.0e}.</p>"
+    left_out = not_run(ladder)
+    if failed:
+        kind, said = "bad", f"The port differs in {', '.join(failed)}."
+    elif left_out:
+        kind, said = "part", f"No difference in {', '.join(result.rung for result in ladder)}."
+    else:
+        kind, said = "good", "The port is the same function."
+    parts = [f'<p class="{kind} verdict">{said}</p>']
+    if left_out:
+        parts.append(
+            f"<p>{len(ladder)} of {len(RUNGS)} rungs were run. Nothing is said of the others: "
+            f"{', '.join(left_out)}.</p>"
+        )
+    if guilty is not None:
+        parts.append(f"<pre class='bad'>{escape(guilty)}</pre>")
+    checks = sum(r.checks for r in ladder)
+    parts.append(
+        f"<p>{checks:,} comparisons on {escape(device())}. {escape(worst_difference(ladder))}</p>"
     )
+    return "".join(parts)
 
 
 def ladder_table(ladder: Sequence[RungResult]) -> str:
@@ -100,7 +133,7 @@ def matrix_section(matrix: Sequence[MutantResult]) -> str:
         "check differs; !: the port raises; a blank: not run, since a lower rung is named for the "
         "bug. The last columns are the rules by which public suites "
         "compare ports, applied to the same bugs. Hover over a name for what was planted.</p>"
-        f"<ul>{''.join(found)}</ul>"
+        f"<p>{untried(matrix)}</p><ul>{''.join(found)}</ul>"
         f"<div class='wide'><table class='matrix'><thead><tr><th></th>{header}</tr></thead>"
         f"{''.join(rows)}<tr class='kind'><th>caught</th>{totals}</tr></table></div>"
     )
@@ -109,8 +142,10 @@ def matrix_section(matrix: Sequence[MutantResult]) -> str:
 def attention_section(attention: TrainedAttention) -> str:
     n_layer, n_head = attention.reference.shape[:2]
     scale = f"{attention.largest_difference:.1e}"
+    same = attention.same
+    heading = "The same attention" if same else "Attention that differs"
     parts = [
-        "<h2>The same attention</h2>",
+        f"<h2{'' if same else ' class=bad'}>{heading}</h2>",
         f"<p>A GPT of {n_layer} layers and {n_head} heads, trained from "
         f"{attention.loss_before:.2f} to {attention.loss_after:.2f} nats per character, reads "
         f"<q>{escape(attention.text)}</q>. Rows look, columns are looked at; hover for values. In "
@@ -133,8 +168,10 @@ def attention_section(attention: TrainedAttention) -> str:
     return "".join(parts)
 
 
-def data(attention: TrainedAttention) -> str:
+def data(attention: TrainedAttention | None) -> str:
     """What the script draws; "<" is escaped so that no text can end the script."""
+    if attention is None:
+        return json.dumps({"text": "", "reference": [], "port": []})
     drawn = {
         "text": attention.text,
         "reference": attention.reference.tolist(),

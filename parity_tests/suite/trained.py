@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 import jax_attn
-from parity_tests.harness.compare import bit_identical_after_rounding
+from parity_tests.harness.compare import bit_identical_after_rounding, compare
 from parity_tests.suite import pairs
 
 STEPS = 300
@@ -30,6 +30,11 @@ class TrainedAttention:
     @property
     def largest_difference(self) -> float:
         return float(np.abs(self.port - self.reference).max())
+
+    @property
+    def same(self) -> bool:
+        """Whether the weights pass as the same function's."""
+        return compare(self.reference, self.port).ok
 
     @property
     def bits(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import torch
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 
 class Here(Executor):
@@ -34,6 +35,8 @@ def workers(jobs: int) -> Iterator[list[Executor]]:
         if jobs == 1:
             prepare(folder, set())
             yield [Here()]
+            jax.config.update("jax_compilation_cache_dir", None)  # the folder goes
+            reset_cache()
             return
         context = multiprocessing.get_context("spawn")  # a forked JAX deadlocks
         yield [

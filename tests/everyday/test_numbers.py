@@ -155,8 +155,16 @@ REQUESTS = [
     ("3e9 new tokens", {"n": 3 * 10**9}, "max_new_tokens is 3000000000; it must be at most"),
     ("many rows of many tokens", {"n": 10**9, "rows": 100}, "tokens would take"),
     ("an id outside", {"ids": [0, 28, -5]}, "ids outside the vocabulary, [0, 28): -5, 28"),
-    ("an id past int32", {"ids": np.array([2**40])}, "ids outside the vocabulary, [0, 28): 1099"),
-    ("ids that are floats", {"ids": [1.5]}, "the prompt is of float64; tokens are integers"),
+    (
+        "an id past int32",
+        {"ids": np.array([2**40])},
+        "tokens holds 1099511627776, which",
+    ),
+    (
+        "ids that are floats",
+        {"ids": [1.5]},
+        "token ids must be integers",
+    ),
 ]
 
 

@@ -171,14 +171,25 @@ def _matmul_apart_backward(saved, dys):
 matmul_apart.defvjp(_matmul_apart_forward, _matmul_apart_backward)
 
 
+def linear_product(x, kernel, dimension_numbers, precision=None, out_sharding=None):
+    """`matmul` in the form that nnx.Linear asks of its `dot_general`."""
+    del dimension_numbers, precision, out_sharding
+    return matmul(x, kernel, x.dtype)
+
+
 def linear_in_parts(
-    layer: nnx.Linear, x: Float[Array, "*batch I"], n: int
+    layer: nnx.Module, x: Float[Array, "*batch I"], n: int
 ) -> list[Float[Array, "*batch O"]]:
     """`jnp.split(layer(x), n, axis=-1)`, on accelerators as n products.
+
+    So it is for the layers that this package makes. What somebody has put in the place of one may
+    be more than its kernel (`nnx.LoRALinear`), and is called.
 
     That spares them two passes over memory, one that takes the common result apart and one that
     puts its derivative together. A CPU is faster at the single large product.
     """
+    if type(layer) is not nnx.Linear or layer.dot_general is not linear_product:
+        return jnp.split(layer(x), n, axis=-1)  # pyright: ignore
     kernel, bias = layer.kernel[...], None if layer.bias is None else layer.bias[...]
     x, kernel, bias = layer.promote_dtype((x, kernel, bias), dtype=layer.dtype)
 

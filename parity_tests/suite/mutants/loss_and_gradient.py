@@ -248,8 +248,8 @@ MUTANTS = [
         "none through the output matrix",
         edited(
             f"{gpt.__name__}:LanguageModelHead.__call__",
-            "matmul_rows, token_embedding_table.embedding[...]",
-            "matmul_rows, jax.lax.stop_gradient(token_embedding_table.embedding[...])",
+            "matmul_rows, _given(tied)",
+            "matmul_rows, jax.lax.stop_gradient(_given(tied))",
         ),
     ),
     _gradient_mutant(
