@@ -103,7 +103,8 @@ def test_a_rung_is_passed_over_only_if_it_runs_nothing_of_what_is_replaced():
     jax_attn.causal_mask(2)  # compiled here: the port listens to what is
     with recorded() as reached:
         jax_attn.causal_mask(2)
-    assert reached == {"jax_attn.nn.attention:causal_mask"}
+    blocks = {name for name in reached if name.startswith("jax_attn.nn.")}
+    assert blocks == {"jax_attn.nn.attention:causal_mask"}
     with BY_NAME["sees the next token"].planted():
         assert can_reach(frozenset(reached))
         assert not can_reach(frozenset({"jax_attn.nn.attention:attend"}))

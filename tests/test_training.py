@@ -297,6 +297,15 @@ def test_computing_again_instead_of_keeping_changes_nothing_but_memory():
     assert _kept_floats(remat=True) < 0.7 * _kept_floats(remat=False)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_a_model_that_computes_again_is_sampled_from_like_any_other(rate):
+    """Inside loops, where it is a surrounding function's model."""
+    config = dataclasses.replace(CONFIG, dropout_rate=rate)
+    prompt, key = jnp.asarray(TOKENS[None, :3]), jax.random.key(0)
+    texts = [ja.generate(gpt(config, remat=r), prompt, 9, key=key) for r in (False, True)]
+    np.testing.assert_array_equal(*texts)
+
+
 def _kept_floats(remat):
     """How many numbers the forward pass keeps for the derivative, parameters apart."""
     model = gpt(dataclasses.replace(CONFIG, n_layer=2, dropout_rate=0.0), remat=remat)

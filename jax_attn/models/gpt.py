@@ -172,9 +172,8 @@ class GPT(nnx.Module):
     def hidden(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T C"]:
         """What the output matrix is applied to: the last norm's output."""
         x = self.embed(idx)
-        through = nnx.remat(Block.__call__) if self.remat else Block.__call__
         for block in self.blocks:
-            x = through(block, x)
+            x = _computed_again(block, x) if self.remat else block(x)
         return self.ln_f(x)
 
     def __call__(self, idx: Integer[Array, "B T"]) -> Float[Array, "B T V"]:
@@ -300,3 +299,19 @@ def init_std(config: GPTConfig) -> float:
 def residual_std(config: GPTConfig) -> float:
     """GPT-2's rule, so that the residual stream does not grow with depth: 2 branches a layer."""
     return init_std(config) / (2 * config.n_layer) ** 0.5
+
+
+def _computed_again(block: Block, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+    """`block(x)`, of which nothing is kept for the derivative.
+
+    nnx.remat carries the streams of dropout out of the block. It sets every other variable too,
+    which it may not where the model is one of a surrounding function's: without dropout, JAX's own.
+    """
+    drops = any(
+        not module.deterministic and module.rate > 0
+        for _, module in nnx.iter_modules(block)
+        if isinstance(module, nnx.Dropout)
+    )
+    if drops:
+        return nnx.remat(Block.__call__)(block, x)
+    return jax.checkpoint(block)(x)

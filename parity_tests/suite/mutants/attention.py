@@ -4,6 +4,7 @@ from jax_attn.nn import attention, blocked, flash
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
 WEIGHTS = f"{attention.__name__}:attention_weights"
+FACTOR = f"{attention.__name__}:_factor"
 BLOCKS = f"{blocked.__name__}:_scores"
 MASK = f"{attention.__name__}:causal_mask"
 HEAD = f"{attention.__name__}:Head"
@@ -23,10 +24,10 @@ MUTANTS = [
     _mutant(
         "scale of all channels",
         "n_embd ** -0.5 in the place of head_size ** -0.5",
-        edited(WEIGHTS, SCALE, "(3 * query.shape[-1]) ** -0.5"),
+        edited(FACTOR, SCALE, "(3 * query.shape[-1]) ** -0.5"),
     ),
-    _mutant("no scale", "scores as they are", edited(WEIGHTS, SCALE, "1.0")),
-    _mutant("scale twice", "1/K for 1/sqrt(K)", edited(WEIGHTS, SCALE, "1 / query.shape[-1]")),
+    _mutant("no scale", "scores as they are", edited(FACTOR, SCALE, "1.0")),
+    _mutant("scale twice", "1/K for 1/sqrt(K)", edited(FACTOR, SCALE, "1 / query.shape[-1]")),
     _mutant(
         "softmax over queries",
         "columns sum to 1, not rows: the notebooks' dim=1",

@@ -144,8 +144,8 @@ MUTANTS = [
         "evaluate leaves out what does not fill a batch",
         edited(
             EVALUATE,
-            "zip(inputs, targets, strict=True)",
-            "zip(inputs[: n_targets // span], targets)",
+            "-(-n_targets // span)",
+            "n_targets // span",
         ),
     ),
     _loss_mutant(
@@ -161,7 +161,7 @@ MUTANTS = [
     _loss_mutant(
         "estimate from one batch",
         "estimate_loss sees the first batch again and again",
-        edited(f"{evaluation.__name__}:estimate_loss", "np.int32(i)", "np.int32(0)"),
+        edited(f"{evaluation.__name__}:estimate_loss", "np.int32(batch)", "np.int32(0)"),
     ),
     _loss_mutant(
         "derivative multiplied out",

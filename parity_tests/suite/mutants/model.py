@@ -193,7 +193,7 @@ MUTANTS = [
     _model_mutant(
         "first block for all",
         "weights shared by mistake",
-        edited(f"{GPT}.hidden", "through(block, x)", "through(self.blocks[0], x)"),
+        edited(f"{GPT}.hidden", "else block(x)", "else self.blocks[0](x)"),
     ),
     _model_mutant(
         "weights shown are not those used",
