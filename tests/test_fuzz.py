@@ -1,4 +1,4 @@
-"""Files from outside, at random: understood, or refused in one line. Nothing else, ever."""
+"""Files and command lines at random: understood, or refused in one line. Nothing else, ever."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ import jax_attn as ja
 from jax_attn.runs import checksums
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.run import Run
+from tests.drawn.__main__ import drawn
 from tests.test_checkpoint import CONFIG, CORPUS, save, state_at
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # as users run it
@@ -191,3 +192,10 @@ def test_a_file_that_claims_to_be_endless_is_not_read(run, folder):
         file.truncate(1 << 40)
     with pytest.raises(ja.InputError, match="larger than 67,108,864 bytes"):
         Run.open(copy)
+
+
+def test_whole_command_lines(tmp_path):
+    """For a minute, always the same; `python -m tests.drawn --minutes 10` draws others."""
+    for line, outcome, found in drawn(seed=1, seconds=60, place=tmp_path):
+        errors = outcome.err.decode("utf-8", errors="replace")[-3000:]
+        assert not found, f"{line}\nexit code {outcome.code}: {found}\n{errors}"
