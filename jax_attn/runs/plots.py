@@ -57,7 +57,7 @@ def plot_loss(metrics_path: Path, path: Path) -> None:
         [m["val_loss"] for m in evaluated],
         marker="o",
         markersize=4,
-        label="validation (whole split)",
+        label="validation",
     )
     if evaluated:
         last = evaluated[-1]
