@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 
 from jax_attn.errors import InputError
 
@@ -74,6 +75,17 @@ class LastingStream:
         self._on_loss(error)
 
 
+class _Verbatim:
+    """A string that rich leaves as it is."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        yield Segment(self._words)
+        yield Segment.line()
+
+
 class VerbatimConsole(Console):
     """Prints texts, samples and paths as they are; styles come as `rich.text.Text`.
 
@@ -92,6 +104,12 @@ class VerbatimConsole(Console):
             highlight=False,
             soft_wrap=True,
         )
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's; a lone string to the letter, tabs and control characters too."""
+        if len(objects) == 1 and isinstance(objects[0], str) and not options:
+            objects = (_Verbatim(objects[0]),)
+        super().print(*objects, **options)
 
     @property
     def live(self) -> bool:
