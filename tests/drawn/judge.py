@@ -74,7 +74,8 @@ def _trained(line: CommandLine, outcome: Outcome) -> Iterator[str]:
     run = Run.open(outcome.run)
     if outcome.code != 0:
         if outcome.signals and run.config.steps <= LONG_RUN:
-            again = resume(outcome.run)
+            read_once = line.way in ("pipe", "named pipe")
+            again = resume(outcome.run, TEXTS[line.text] if read_once else None)
             if again.code not in (0, 1):
                 yield f"it cannot be gone on with: {again.said[-300:]}{again.err.decode()[-500:]}"
             elif again.code == 0:

@@ -58,10 +58,14 @@ def carry_out(line: CommandLine, place: Path, finished_run: Path) -> Outcome:
     return Outcome(code, out, err, signals, run, text)
 
 
-def resume(run: Path) -> Outcome:
-    """To its end, in an ordinary world."""
+def resume(run: Path, text: bytes | None) -> Outcome:
+    """To its end, in an ordinary world; with the text again, if it cannot be read twice."""
     line = CommandLine("resume", ())
     command = [str(ROOT / "train.py"), "--resume", str(run)]
+    if text is not None:
+        again = run.parent / "again.txt"
+        again.write_bytes(text)
+        command += ["--data", str(again)]
     code, out, err, signals = _Process(line, command, None, run.parent).to_its_end(None)
     return Outcome(code, out, err, signals, run, None)
 
