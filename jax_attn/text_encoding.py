@@ -12,6 +12,8 @@ import string
 
 from jax_attn.errors import InputError
 
+# Codecs of strings that are no encodings of texts.
+ESCAPES = ("unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined")
 SAMPLE = 1 << 16  # bytes or characters that are looked at
 
 MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
@@ -103,6 +105,8 @@ def require_text_encoding(name: str) -> None:
     try:
         b"a".decode(name, "ignore")  # of texts: "hex" is another kind of codec
         codecs.getincrementaldecoder(name)
+        if codecs.lookup(name).name in ESCAPES:
+            raise LookupError(name)
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"encoding {name!r:.100} is unknown; give one of Python's: utf-8, utf-16, cp1252, "
@@ -110,18 +114,19 @@ def require_text_encoding(name: str) -> None:
         ) from error
 
 
-def what_else(head: bytes, around: bytes) -> str | None:
-    """What a file is that could not be decoded, in words with the remedy.
+def what_else(head: bytes, around: bytes, given: str) -> str | None:
+    """What a file is that could not be decoded as `given`, in words with the remedy.
 
     `head` are its first bytes, `around` those about the place where decoding failed.
     """
     known = identified(head)
-    if known is not None:
-        return known
-    name = likely_encoding(around)
-    if name == "utf-8":
-        return "the rest of it is UTF-8: this place is damaged"
-    return name and _looks_like(name)
+    if known is None:
+        name = likely_encoding(around)
+        known = name and _looks_like(name)
+    if known in [_looks_like(name) for name in (given, codecs.lookup(given).name)]:
+        name = "UTF-8" if codecs.lookup(given).name == "utf-8" else given
+        return f"the rest of it is {name}: this place is damaged, or its end is cut off"
+    return known
 
 
 def identified(head: bytes) -> str | None:

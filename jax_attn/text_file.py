@@ -214,9 +214,13 @@ def _decoded(pieces: Iterator[bytes], encoding: str, name: str) -> Iterator[tupl
                 f"{error.reason})"
             )
             around = error.object[begin + 1 :][:SAMPLE]
-            raise InputError(_no_text(name, encoding, where, what_else(head, around))) from error
+            raise InputError(
+                _no_text(name, encoding, where, what_else(head, around, encoding))
+            ) from error
         except UnicodeError as error:  # UTF-16 without a mark, for example
-            raise InputError(_no_text(name, encoding, str(error), what_else(head, head))) from error
+            raise InputError(
+                _no_text(name, encoding, str(error), what_else(head, head, encoding))
+            ) from error
         yield piece or b"", text
 
 

@@ -292,6 +292,7 @@ def test_a_second_signal_ends_at_once_even_inside_a_long_call():
     code = (
         "import os, signal, time, jax_attn.runs.stopping as s\n"
         "with s.StopOnSignal(lambda line: None) as stop:\n"
+        "    stop.begin()\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    while stop.signal is None: time.sleep(0.01)\n"
         "    print('asked', flush=True)\n"

@@ -69,7 +69,7 @@ def test_the_newest_comes_back_as_it_was(run):
     assert names(run) == ["3", "6"]
 
 
-@pytest.mark.parametrize("name", ["[red]", "*", "a?b", "a b:smile:лес"])
+@pytest.mark.parametrize("name", ["[red]", "*", "a?b", "a b:smile:лес", "a\\b", "q\udcff"])
 def test_in_a_folder_of_any_name(tmp_path, name):
     run = Run.create(tmp_path / name / "run", CONFIG, CORPUS)
     save(run, 3, 6)

@@ -36,7 +36,11 @@ def metrics_of(run_dir):
 @pytest.mark.parametrize(
     ("preset", "more"),
     # A GPT from end to end is in test_train.py.
-    [("bigram", ["--accumulate-steps", "2"]), ("head", ["--dtype", "bfloat16"])],
+    [
+        ("bigram", ["--accumulate-steps", "2"]),
+        ("bigram", ["--rng", "torch", "--dtype", "bfloat16"]),
+        ("head", ["--dtype", "bfloat16"]),
+    ],
 )
 def test_a_run_from_end_to_end(call, text, tmp_path, monkeypatch, preset, more):
     monkeypatch.setattr(session, "Painter", Painter)

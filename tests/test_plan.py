@@ -24,7 +24,15 @@ def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, m
         train.main, "mini", "--data", text, "--plan", "h100", "--out", folder, *arguments
     )
     assert (code, err) == (0, "")
-    for said in ("training: compiled in", "H100", "cudnn: ", "fits", "at most", "at best", "MFU"):
+    for said in (
+        "training: compiled in",
+        "H100",
+        "cudnn: ",
+        "fits",
+        "at least   512 rows",
+        "at best",
+        "MFU",
+    ):
         assert said in out
     names = {path.name for path in folder.iterdir()}
     assert names == {"plan.json", "training.hlo", "evaluation.hlo", "sampling.hlo"}

@@ -41,10 +41,11 @@ def load_state_dict(
             raise InputError(f"{name} has shape {value.shape}; the model needs {entry.shape}")
         start = (entry.param, np.array(entry.param[...]))
         target = filled.setdefault(id(entry.param), start)[1]
+        value = _in_the_models_dtype(name, value, target.dtype)
         piece = value.T if entry.transposed else value
         if not entry.alias:
             target[entry.index] = piece
-        elif not np.array_equal(target, piece.astype(target.dtype)):
+        elif not np.array_equal(target, piece):
             raise InputError(f"{name} differs from the embedding that it is tied to")
     for param, value in filled.values():
         param[...] = jnp.asarray(value)
@@ -63,6 +64,17 @@ def to_state_dict(model: nnx.Module, layout: Layout = "lecture") -> dict[str, ND
             piece = np.asarray(entry.param[...])[entry.index]
             state_dict[entry.name] = np.array(piece.T if entry.transposed else piece, order="C")
     return state_dict
+
+
+def _in_the_models_dtype(name: str, value: NDArray, dtype: np.dtype) -> NDArray:
+    """InputError for what are no real numbers, or too large for the model's dtype."""
+    if not (jnp.issubdtype(value.dtype, jnp.floating) or value.dtype.kind in "iu"):
+        raise InputError(f"{name} is of type {value.dtype}; weights are real numbers")
+    with np.errstate(over="ignore"):
+        cast = value.astype(dtype)
+    if np.isfinite(value.astype(np.float64)).sum() > np.isfinite(cast.astype(np.float64)).sum():
+        raise InputError(f"{name} has numbers too large for the model's {dtype}")
+    return cast
 
 
 def _require_names(

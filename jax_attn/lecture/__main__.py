@@ -1,5 +1,6 @@
 """`python -m jax_attn.lecture`: the lecture's demonstrations beside what the notebooks print."""
 
+import argparse
 import sys
 from itertools import zip_longest
 
@@ -80,9 +81,7 @@ def run(console: VerbatimConsole) -> int:
 
 
 def demonstrations() -> int:
-    if len(sys.argv) > 1:
-        print("usage: python -m jax_attn.lecture (no arguments)", file=sys.stderr)
-        return 2
+    argparse.ArgumentParser(prog="python -m jax_attn.lecture", description=__doc__).parse_args()
     require_device()
     # Accelerators multiply float32 matrices in fewer bits unless told otherwise.
     jax.config.update("jax_default_matmul_precision", "highest")

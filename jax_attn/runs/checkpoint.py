@@ -72,7 +72,11 @@ class Checkpoints:
         """
         path = checkpoint.absolute()
         name = str(path)
-        if glob.escape(name) == name and (os.sep == "\\" or "\\" not in name):
+        if (
+            name.isprintable()
+            and glob.escape(name) == name
+            and (os.sep == "\\" or "\\" not in name)
+        ):
             return path / "arrays"
         link = Path(self._links.enter_context(tempfile.TemporaryDirectory())) / "checkpoint"
         link.symlink_to(path, target_is_directory=True)

@@ -110,9 +110,10 @@ def summary(found: Plan, target: Target) -> Iterator[str]:
         word = "fits" if found.fits else "too large"
         yield f"{word:9}  {_size(max(needs))} of {room}"
     if found.largest_batch is not None:
-        more = " or more" if found.largest_batch == MOST_TIMES * found.config["batch_size"] else ""
+        tried_no_more = found.largest_batch == MOST_TIMES * found.config["batch_size"]
+        word = "at least" if tried_no_more else "at most"
         yield (
-            f"at most    {found.largest_batch:,} rows a step{more}, which take "
+            f"{word:9}  {found.largest_batch:,} rows a step, which take "
             f"{_size(found.largest_batch_needs)}"
         )
     if found.least_step_seconds is not None:

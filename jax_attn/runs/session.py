@@ -57,6 +57,7 @@ class Session:
         """
         require_device()
         corpus = load_corpus(config.data, warn=self._say, encoding=config.encoding)
+        self._stop.begin()
         config = dataclasses.replace(config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
@@ -86,6 +87,7 @@ class Session:
         require_device()
         run = Run.open(folder)
         corpus = text_of_run(run, data, warn=self._say)
+        self._stop.begin()
         run = run.with_data(corpus.name)
         with run.locked():
             return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)

@@ -23,13 +23,14 @@ class StopOnSignal:
     Python runs its handlers between two of its own instructions, which a compilation may keep
     apart for minutes. So a thread listens: it answers the first signal with a line to `say`, and
     heeds the second. A terminal that hangs up never counts as the second, for its shell and the
-    system both say so; and where that is to be ignored (`nohup`), it is.
+    system both say so; and where that is to be ignored (`nohup`), it is. Before there is anything
+    to save, and when all is saved, the first one ends the process.
     """
 
     def __init__(self, say: Say) -> None:
         self.signal: int | None = None  # the one that asked for a stop
         self._say = say
-        self._all_saved: str | None = None
+        self._nothing_to_save: str | None = "nothing is trained yet"
 
     def __enter__(self) -> StopOnSignal:
         self._ear, self._mouth = socket.socketpair()
@@ -48,9 +49,13 @@ class StopOnSignal:
         signal.set_wakeup_fd(self._wakeup_before)
         self._mouth.close()  # the listener reads the end, and ends
 
+    def begin(self) -> None:
+        """From here on there is something to save."""
+        self._nothing_to_save = None
+
     def all_is_saved(self, go_on: str) -> None:
-        """From here on the first signal ends the process; `go_on` is how to have the rest."""
-        self._all_saved = go_on
+        """From here on there is nothing; `go_on` is how to have the rest."""
+        self._nothing_to_save = f"all is saved; the rest: {go_on}"
 
     def _ask(self, number: int, frame: Any) -> None:
         self.signal = self.signal or number
@@ -63,9 +68,8 @@ class StopOnSignal:
                 if number not in SIGNALS:
                     continue
                 urgent += number not in HANGING_UP
-                if self._all_saved is not None:
-                    words = f"all is saved; the rest: {self._all_saved}"
-                    _answer(self._say, number, words).join(LONGEST_LAST_WORD_S)
+                if self._nothing_to_save is not None:
+                    _answer(self._say, number, self._nothing_to_save).join(LONGEST_LAST_WORD_S)
                 elif urgent < 2:
                     _answer(self._say, number, UNDER_WAY)
                     continue
@@ -88,9 +92,12 @@ class StopOnInterrupt:
         self._before: Any = None
 
     def __enter__(self) -> StopOnInterrupt:
+        return self
+
+    def begin(self) -> None:
+        """From here on there is something to save; before, Ctrl-C is Python's own."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask) or signal.SIG_DFL
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:

@@ -141,4 +141,5 @@ def _next_probabilities(graphdef, state, window, last) -> Float[jax.Array, "B V"
     model = nnx.merge(graphdef, state)
     model.eval()
     logits = jax.lax.dynamic_index_in_dim(model(window), last, axis=1, keepdims=False)
-    return jax.nn.softmax(logits, axis=-1)
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    return jax.nn.softmax(logits.astype(wide), axis=-1)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float64, Integer
 
 from jax_attn.compiling.options import compiled
 from jax_attn.domains import SIZE
+from jax_attn.errors import InputError
 from jax_attn.nn.loss import IGNORE
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import loss_fn
@@ -48,6 +49,8 @@ def evaluate(
     SIZE.check("block_size", block_size)
     SIZE.check("batch_size", batch_size)
     ids = np.asarray(tokens)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise InputError(f"tokens are ids, integers [N]; these are {ids.dtype} {ids.shape}")
     n_targets = len(ids) - 1
     if n_targets < 1:
         raise ValueError(f"{len(ids)} tokens hold nothing to predict; give at least 2")

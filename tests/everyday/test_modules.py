@@ -437,3 +437,37 @@ def test_functions_and_sizes(call, message, unchecked):
     with pytest.raises(ja.InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda w: w.astype(np.float64) * 1e300, "too large for", id="float64 beyond"),
+        pytest.param(lambda w: w * 1j, "complex64; weights are real", id="complex"),
+        pytest.param(lambda w: np.full(w.shape, "1"), "weights are real", id="strings"),
+        pytest.param(lambda w: w > 0, "bool; weights are real", id="booleans"),
+    ],
+)
+def test_weights_that_are_none(change, said):
+    model = ja.BigramLanguageModel(5, rngs=nnx.Rngs(0))
+    state_dict = ja.to_state_dict(model)
+    (name,) = state_dict
+    with pytest.raises(ja.InputError, match=said):
+        ja.load_state_dict(model, {name: change(state_dict[name])})
+    np.testing.assert_array_equal(ja.to_state_dict(model)[name], state_dict[name])
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        pytest.param(np.arange(20) % 5 + 0.9, id="fractions"),
+        pytest.param(np.ones(20), id="whole floats"),
+        pytest.param(np.ones((2, 9), int), id="a batch"),
+        pytest.param([True, False] * 9, id="booleans"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_tokens_to_evaluate_that_are_none(tokens):
+    model = ja.BigramLanguageModel(5, rngs=nnx.Rngs(0))
+    with pytest.raises(ja.InputError, match="tokens are ids, integers"):
+        ja.evaluate(model, tokens, block_size=4)

@@ -99,8 +99,10 @@ def test_a_disk_without_room_leaves_no_half_picture(tmp_path):
 
 def test_letters_that_no_font_has_are_no_news(tmp_path, capfd):
     weights = np.array([[[[1.0, 0.0], [0.5, 0.5]]]])
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "train_loss": 2.0, "val_loss": 2.0}\n')
     with Painter() as painter:
-        painter.draw("attention", weights, "中文", path=tmp_path / "attention.png")
+        painter.draw("attention", weights, "中文", metrics, path=tmp_path / "attention.png")
         assert painter.wait() == {"attention.png": ""}
     assert capfd.readouterr() == ("", "")
 
@@ -169,17 +171,27 @@ def test_nohup_is_heeded(stopped, monkeypatch):
     assert "--- sample" in out
 
 
-def test_when_all_is_saved_a_signal_ends_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        pytest.param("pass", "nothing is trained yet", id="before anything is trained"),
+        pytest.param(
+            "stop.begin(), stop.all_is_saved('train.py --resume RUN')",
+            "all is saved; the rest: train.py --resume RUN",
+            id="when all is saved",
+        ),
+    ],
+)
+def test_where_nothing_is_to_be_saved_a_signal_ends_at_once(moment, said):
     code = (
         "import os, signal, time, jax_attn.runs.stopping as s\n"
         "with s.StopOnSignal(lambda line: print(line, flush=True)) as stop:\n"
-        "    stop.all_is_saved('train.py --resume RUN')\n"
+        f"    {moment}\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(60)\n"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    said = "Ctrl-C: all is saved; the rest: train.py --resume RUN\n"
-    assert (child.returncode, child.stdout, child.stderr) == (130, said, "")
+    assert (child.returncode, child.stdout, child.stderr) == (130, f"Ctrl-C: {said}\n", "")
 
 
 # Whole processes.

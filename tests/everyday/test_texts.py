@@ -470,3 +470,23 @@ def test_a_run_of_the_time_when_a_mark_was_a_symbol_has_it_still(call, tmp_path)
     assert f"{len(FOX) + 1:,} characters, 29 symbols" in out
     assert checksums.fault(run / "checkpoints" / "4") is None
     assert ja.load_model(run).token_embedding_table.num_embeddings == 29
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "said"),
+    [
+        pytest.param(
+            "héllo\n".encode() * 99, "ascii", "give --encoding utf-8", id="UTF-8 as ASCII"
+        ),
+        pytest.param(
+            "hello\n".encode("utf-16") * 9 + b"\0", "utf-16", "its end is cut off", id="half a unit"
+        ),
+        pytest.param(b"hello\n" * 99, "unicode_escape", "is unknown", id="a codec of escapes"),
+        pytest.param(b"hello\n" * 99, "punycode", "is unknown", id="a codec of names"),
+    ],
+)
+def test_advice_is_never_what_was_given(tmp_path, content, given, said):
+    (tmp_path / "text.txt").write_bytes(content)
+    with pytest.raises(ja.InputError, match=said) as refused:
+        ja.load_corpus(str(tmp_path / "text.txt"), print, encoding=given)
+    assert f"--encoding {given}" not in str(refused.value)
