@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-MOST_TIMES = 64  # the batch asked about; beyond it "or more" says enough
+MOST_TIMES = 64  # the batch asked about; beyond it "at least" says enough
 MOST_TRIES = 5
 
 

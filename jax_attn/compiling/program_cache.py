@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -18,6 +19,8 @@ def keep_programs(folder: Path) -> None:
     Does nothing where the user has named a folder to JAX (`JAX_COMPILATION_CACHE_DIR`), or where
     this one cannot be written.
     """
+    # One that cannot be read, of a run that was killed, is compiled anew: no news for anybody.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     try:

@@ -15,7 +15,7 @@ from jax_attn.errors import InputError
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
 from jax_attn.generate.sampling import NO_TOKEN
-from jax_attn.nn.inputs import check_ids
+from jax_attn.nn.inputs import check_ids, check_key
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.room import require_room
 
@@ -129,6 +129,7 @@ def _begin(
 ) -> tuple[Extend, Integer[Array, "B T"], Cache]:
     """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
     check_ids(tokens, "tokens")
+    check_key(key)
     if 0 in tokens.shape:
         raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
     temperature = TEMPERATURE.check("temperature", temperature)

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.domains import SIZE
-from jax_attn.nn.inputs import check_ids, check_pairs
+from jax_attn.nn.inputs import check_ids, check_pairs, check_rngs
 from jax_attn.nn.layers import Embedding, normal
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
 
@@ -29,6 +29,7 @@ class BigramLanguageModel(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
         SIZE.check("vocab_size", vocab_size)
+        check_rngs(rngs)
         self.token_embedding_table = Embedding(
             vocab_size,
             vocab_size,

@@ -10,10 +10,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.config import GPTConfig
+from jax_attn.errors import InputError
 from jax_attn.nn.attention import MultiHeadAttention
 from jax_attn.nn.chunked_loss import chunked_loss_sum, needs_parts
 from jax_attn.nn.dropout import dropout
-from jax_attn.nn.inputs import check_channels, check_ids, check_pairs
+from jax_attn.nn.inputs import check_channels, check_ids, check_pairs, check_rngs
 from jax_attn.nn.key_value_cache import Cache, KeyValues
 from jax_attn.nn.layers import ACTIVATIONS, Embedding, layer_norm, linear, normal, zeros
 from jax_attn.nn.loss import next_token_loss_sum
@@ -129,6 +130,11 @@ class GPT(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         remat: bool = False,
     ) -> None:
+        if not isinstance(config, GPTConfig):
+            what = type(config).__name__
+            raise InputError(f"config must be a GPTConfig, as GPTConfig.lecture(); got {what}")
+        check_rngs(rngs)
+
         def table(rows: int) -> Embedding:
             return Embedding(
                 rows,

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from jax_attn.domains import SIZE
 from jax_attn.nn.attention import Head
-from jax_attn.nn.inputs import check_ids
+from jax_attn.nn.inputs import check_ids, check_rngs
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.nn.layers import Embedding, linear, normal, uniform_fan_in
 
@@ -31,6 +31,7 @@ class SingleHeadLanguageModel(nnx.Module):
     ) -> None:
         SIZE.check("vocab_size", vocab_size)
         SIZE.check("block_size", block_size)
+        check_rngs(rngs)
 
         def table(rows: int) -> Embedding:
             return Embedding(

@@ -24,7 +24,7 @@ from jax_attn.nn.flash import (
     cudnn_attention,
     tpu_flash_attention,
 )
-from jax_attn.nn.inputs import check_arrays, check_context, check_mask
+from jax_attn.nn.inputs import check_arrays, check_context, check_mask, check_rngs
 from jax_attn.nn.key_value_cache import KeyValues
 from jax_attn.nn.layers import linear, uniform_fan_in
 from jax_attn.nn.ops.products import linear_in_parts
@@ -190,6 +190,7 @@ class Head(nnx.Module):
     ) -> None:
         SIZE.check("in_features", in_features)
         SIZE.check("head_size", head_size)
+        check_rngs(rngs)
 
         def projection() -> nnx.Linear:
             return linear(
@@ -273,6 +274,7 @@ class MultiHeadAttention(nnx.Module):
         SIZE.check("n_embd", n_embd)
         if n_embd % SIZE.check("n_head", n_head):
             raise ValueError(f"n_embd {n_embd} is not divisible by n_head {n_head}")
+        check_rngs(rngs)
         self.qkv = linear(
             n_embd,
             3 * n_embd,

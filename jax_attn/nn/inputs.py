@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jax_attn.errors import InputError
 
@@ -88,6 +89,25 @@ def check_arrays(**arrays: Any) -> None:
 def check_mask(mask: Any) -> None:
     """InputError unless it is an array of booleans."""
     _check_kind(mask, "mask", jnp.bool_, "it must be booleans, True where a key may be seen")
+
+
+def check_rngs(rngs: Any) -> None:
+    """InputError unless new weights can be drawn from them."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise InputError(
+            f"rngs must be flax's, nnx.Rngs(0) with any seed; got {type(rngs).__name__}"
+        )
+
+
+def check_key(key: Any) -> None:
+    """InputError unless it is one key of jax.random, of the new kind or the old."""
+    what = type(key).__name__
+    if isinstance(key, jax.Array | np.ndarray):
+        new = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        if key.ndim == (0 if new else 1) and (new or key.dtype == jnp.uint32):
+            return
+        what = f"{key.dtype} of the shape {key.shape}"
+    raise InputError(f"key must be one key, jax.random.key(0) with any seed; got {what}")
 
 
 def _check_kind(array: Any, name: str, kind: Any, rule: str) -> None:

@@ -248,6 +248,10 @@ def load_model(source: str | os.PathLike[str]) -> LanguageModel:
     `source` is the folder of a run, or that of a checkpoint, RUN/checkpoints/STEP. Raises
     InputError when it is neither, or holds no whole checkpoint.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"source must be the path of a run or of a checkpoint; got {type(source).__name__}"
+        )
     run = Run.open(source)
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         folder = run.path if run.is_checkpoint else checkpoints.newest()

@@ -111,7 +111,8 @@ class _Process:
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        self._err = self._process.stderr.read()
+        with self._process.stderr as pipe:
+            self._err = pipe.read()
 
     def _read_output(self) -> None:
         assert self._reads is not None

@@ -471,3 +471,38 @@ def test_tokens_to_evaluate_that_are_none(tokens):
     model = ja.BigramLanguageModel(5, rngs=nnx.Rngs(0))
     with pytest.raises(ja.InputError, match="tokens are ids, integers"):
         ja.evaluate(model, tokens, block_size=4)
+
+
+RNGS, PROMPT, KEY = nnx.Rngs(0), jnp.zeros((1, 1), jnp.int32), jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        pytest.param(
+            lambda: ja.GPT({"n_layer": 1}, rngs=RNGS), "a GPTConfig", id="a dict as config"
+        ),
+        pytest.param(lambda: ja.GPT(CONFIG, rngs=KEY), "rngs must be", id="a key as rngs"),
+        pytest.param(lambda: ja.BigramLanguageModel(5, rngs=0), "got int", id="a seed as rngs"),
+        pytest.param(lambda: ja.Head(8, 4, rngs=None), "got NoneType", id="no rngs"),
+        pytest.param(lambda: ja.MultiHeadAttention(8, 2, rngs=1), "got int", id="heads of a seed"),
+        pytest.param(lambda: sampled(0), "key must be one key.*got int", id="a seed as key"),
+        pytest.param(lambda: sampled(None), "got NoneType", id="no key"),
+        pytest.param(lambda: sampled(RNGS), "got Rngs", id="rngs as key"),
+        pytest.param(lambda: sampled(jax.random.split(KEY)), "of the shape", id="two keys"),
+        pytest.param(lambda: ja.load_model(None), "path of a run", id="no source"),
+        pytest.param(lambda: ja.load_model(b"runs"), "got bytes", id="a source of bytes"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_given_in_the_wrong_place(use, said):
+    with pytest.raises(ja.InputError, match=said):
+        use()
+
+
+def sampled(key):
+    return ja.generate(ja.BigramLanguageModel(5, rngs=nnx.Rngs(0)), PROMPT, 3, key=key)
+
+
+def test_a_key_of_the_old_kind_samples():
+    assert sampled(jax.random.PRNGKey(0)).shape == (1, 4)
