@@ -17,6 +17,7 @@ import train
 from jax_attn.runs import checksums
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
+from tests.in_process import finished_run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -27,13 +28,7 @@ RUN = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, no_pictures):
     """A finished run of six steps with checkpoints 3 and 6, and its text."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)
-    arguments = ["bigram", *RUN, "--data", folder / "text.txt", "--out", folder / "run"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        assert train.main() == 0
-    return folder
+    return finished_run(tmp_path_factory.mktemp("made"), *RUN)
 
 
 @pytest.fixture

@@ -1,27 +1,23 @@
 """The short form of `python -m tests.crash`: some kills, and faults that it must find."""
 
 import shutil
-import sys
 
 import pytest
 
-import train
 from jax_attn.runs.checkpoint import Checkpoints
 from tests.crash.killing import Killer
 from tests.crash.planted import FAULTS
 from tests.crash.scenario import TEXT, Scenario, differences, finished
+from tests.in_process import train_here
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SCENARIO = Scenario(steps=12, eval_every=4, checkpoint_every=1)
 
 
-def train_here(folder, name):
+def finished_here(folder, name):
     """What the scenario starts as a process, in this one: runs of it share their programs."""
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = SCENARIO.arguments(folder / "text.txt", folder / name)
-        patch.setattr(sys, "argv", ["train.py", *arguments])
-        assert train.main() == 0
+    train_here(*SCENARIO.arguments(folder / "text.txt", folder / name))
     return finished(folder / name)
 
 
@@ -30,7 +26,7 @@ def alone(tmp_path_factory, no_pictures):
     """A finished run, and what it came to."""
     folder = tmp_path_factory.mktemp("crash")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    return folder, train_here(folder, "alone")
+    return folder, finished_here(folder, "alone")
 
 
 def test_a_killed_run_comes_to_the_same_bits(alone):
@@ -51,6 +47,6 @@ def test_the_suite_finds(alone, monkeypatch, fault):
     monkeypatch.setattr(Checkpoints, "restore", Checkpoints.restore)  # to be put back
     if fault is not None:
         FAULTS[fault]()
-    found = differences(expected, train_here(folder, str(fault)))
+    found = differences(expected, finished_here(folder, str(fault)))
     assert ("metrics" in found) is (fault is not None)
     assert any(name.startswith("state.params") for name in found) is (fault is not None)

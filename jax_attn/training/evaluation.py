@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float64, Integer
 
 from jax_attn.compiling.options import compiled
-from jax_attn.domains import SIZE
+from jax_attn.domains import LARGEST_INT32, SIZE
 from jax_attn.errors import InputError
 from jax_attn.nn.loss import IGNORE
 from jax_attn.training.batches import Batches
@@ -51,6 +51,8 @@ def evaluate(
     ids = np.asarray(tokens)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise InputError(f"tokens are ids, integers [N]; these are {ids.dtype} {ids.shape}")
+    if not np.can_cast(ids.dtype, np.int32) and ids.size and abs(ids).max() > LARGEST_INT32:
+        raise InputError(f"tokens hold {abs(ids).max()}, which no id is: they are int32")
     n_targets = len(ids) - 1
     if n_targets < 1:
         raise ValueError(f"{len(ids)} tokens hold nothing to predict; give at least 2")

@@ -1,29 +1,27 @@
-"""What a run prints can be typed; what is named as its source is one; evaluation can be stopped."""
+"""What a run prints can be typed, what is named as its source is one, and messages are bounded."""
 
 import json
 import re
 import shlex
 import shutil
 import signal
-import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 import jax_attn as ja
 import train
 from jax_attn.generate import __main__ as generate_cli
-from jax_attn.runs import commands, progress
+from jax_attn.runs import commands
 from jax_attn.runs.build_model import build_model
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
-from jax_attn.training import evaluation
+from tests.in_process import FOX, finished_run, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-FOX = "the quick brown fox jumps over the lazy dog " * 40  # without a newline
+TEXT = FOX.replace("\n", " ")  # no newline
 RUN = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
        "--batch-size", "2", "--block-size", "8"]  # fmt: skip
 COMMAND = re.compile(r"python (?:train\.py|-m jax_attn\.generate) .*")
@@ -39,25 +37,10 @@ def records(run):
     return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
 
 
-def one_line(result):
-    code, _, err = result
-    assert code == 2
-    (line,) = err.splitlines()
-    assert "Traceback" not in line
-    assert len(line) < 1000
-    return line
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, no_pictures):
     """A finished run of four steps with checkpoints 2 and 4, and its text."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "text.txt").write_text(FOX)
-    arguments = ["bigram", *RUN, "--data", folder / "text.txt", "--out", folder / "run"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        assert train.main() == 0
-    return folder
+    return finished_run(tmp_path_factory.mktemp("made"), *RUN, text=TEXT)
 
 
 @pytest.fixture
@@ -80,7 +63,7 @@ def typed(call, command):
     return call(train.main, *arguments)
 
 
-# 16. Commands that are printed work as they stand.
+# Commands that are printed work as they stand.
 
 
 @pytest.mark.parametrize(
@@ -98,7 +81,7 @@ def test_commands_can_be_pasted(call, tmp_path, monkeypatch, name):
     monkeypatch.setattr(commands, "SCRIPT", tmp_path / "train.py")
     (tmp_path / "train.py").touch()
     monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text(FOX)
+    Path("text.txt").write_text(TEXT)
     update = TrainingProgress.update
 
     def interrupt(self, step, *figures):
@@ -140,7 +123,7 @@ def test_a_refusal_that_names_a_command(call, folder):
     assert typed(call, COMMAND.findall(line)[0])[0] == 0
 
 
-# 16. A kept checkpoint is a source.
+# A kept checkpoint is a source.
 
 
 def test_a_checkpoint_is_a_source(call, folder, monkeypatch):
@@ -168,7 +151,7 @@ def test_a_damaged_checkpoint_is_none(call, folder):
     assert f"checkpoint {checkpoint} is damaged: the file 'tokenizer.json' is not as it" in line
 
 
-# 16. A path that is not there, or another one than is meant.
+# A path that is not there, or another one than is meant.
 
 
 @pytest.mark.parametrize(
@@ -202,7 +185,7 @@ def test_many_runs_in_a_folder_are_not_all_named(folder):
         ja.load_model(folder)
 
 
-# 16. A text that was moved.
+# A text that was moved.
 
 
 def test_a_text_that_was_moved(call, folder):
@@ -229,7 +212,7 @@ def test_a_text_that_was_moved(call, folder):
     ],
 )
 def test_another_text_is_refused_and_nothing_changed(call, folder, data, said):
-    (folder / "other.txt").write_text(FOX.replace("fox", "cat"))
+    (folder / "other.txt").write_text(TEXT.replace("fox", "cat"))
     before = (folder / "run" / "config.json").read_bytes()
     data = data if data == "python-docs" else folder / data
     line = one_line(call(train.main, "--resume", folder / "run", "--data", data, "--steps", 6))
@@ -237,7 +220,7 @@ def test_another_text_is_refused_and_nothing_changed(call, folder, data, said):
     assert (folder / "run" / "config.json").read_bytes() == before
 
 
-# 17. Messages that do not grow with the data; ids without a symbol.
+# Messages that do not grow with the data; ids without a symbol.
 
 MANY = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
 
@@ -273,7 +256,7 @@ def test_a_message_has_its_bound(call, said):
 
 
 def test_a_preset_that_is_a_text(call):
-    assert "is unknown; choose bigram" in one_line(call(train.main, FOX))
+    assert "is unknown; choose bigram" in one_line(call(train.main, TEXT))
 
 
 def test_a_small_vocabulary_is_named_whole():
@@ -295,114 +278,3 @@ def test_ids_that_stand_for_nothing_are_counted(call, made, tmp_path, monkeypatc
     assert code == 0
     unknown = out.count("\ufffd")
     assert f"{unknown} of its 30 {words}" in err
-
-
-# 11. Evaluation.
-
-
-@pytest.mark.parametrize(
-    "at", [pytest.param(2, id="on the way"), pytest.param(4, id="at the last step")]
-)
-@pytest.mark.parametrize(
-    "batch", [pytest.param(0, id="before it begins"), pytest.param(1, id="in the middle")]
-)
-def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
-    call, made, tmp_path, monkeypatch, at, batch
-):
-    monkeypatch.setattr("jax_attn.runs.report.EVALUATION_TOKENS", 64)
-    seen = []
-
-    def interrupt(self, done, of):
-        seen.append((done, of))
-        if stops and done == batch and len(seen) > (at // 2 - 1) * of:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(TrainingProgress, "evaluating", interrupt)
-    arguments = ["bigram", *RUN, "--data", made / "text.txt"]
-    stops = False
-    assert call(train.main, *arguments, "--out", tmp_path / "whole")[0] == 0
-    stops, of = True, seen[0][1]
-    assert of == 3
-    seen.clear()
-    code, out, _ = call(train.main, *arguments, "--out", tmp_path / "run")
-    assert code == 128 + signal.SIGTERM
-    assert f"stopped at step {at}; go on with" in out
-    assert seen[-1] == (batch, of)  # no further batch was begun
-    assert "val_loss" not in records(tmp_path / "run")[-1]
-    progress_of = tmp_path / "run" / "checkpoints" / str(at) / "progress.json"
-    assert json.loads(progress_of.read_text())["validation_loss"] is None
-    stops = False
-    code, out, err = call(train.main, "--resume", tmp_path / "run")
-    assert (code, err) == (0, "")
-    assert f"step {at}: training loss" in out
-    assert records(tmp_path / "run") == records(tmp_path / "whole")
-    assert [list(r) for r in records(tmp_path / "run")][-1][-1] == "val_loss"
-    loss = records(tmp_path / "whole")[at // 2 - 1]["val_loss"]
-    assert json.loads(progress_of.read_text())["validation_loss"] == loss
-    samples = [(tmp_path / name / "sample.txt").read_bytes() for name in ("run", "whole")]
-    assert samples[0] == samples[1]
-
-
-def test_evaluation_says_how_far_it_is(call, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_LINE_EVERY_S", 0.0)
-    code, out, _ = call(
-        train.main, "bigram", *RUN, "--data", made / "text.txt", "--out", tmp_path / "run"
-    )
-    assert code == 0
-    assert out.count("evaluating: 0 of 1 batches") == 3  # twice on the way, and the training split
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        pytest.param("0", "over all 175 characters of the validation split", id="all"),
-        pytest.param("50", "over the first 50 of 175 characters of the validation split", id="50"),
-        pytest.param("1", "over the first 1 of 175 characters of the validation split", id="one"),
-        pytest.param("175", "over all 175 characters of the validation split", id="just all"),
-        pytest.param("2147483647", "over all 175 characters of the validation split", id="more"),
-    ],
-)
-def test_evaluation_has_its_bound(call, made, tmp_path, given, words):
-    run = tmp_path / "run"
-    arguments = [*RUN, "--data", made / "text.txt", "--eval-tokens", given, "--out", run]
-    code, out, _ = call(train.main, "bigram", *arguments)
-    assert code == 0
-    assert words in out
-    n = min(int(given) or 175, 175)
-    corpus = ja.load_corpus(str(made / "text.txt"), print)
-    loss = ja.evaluate(ja.load_model(run), corpus.validation[: n + 1], block_size=8, batch_size=512)
-    assert records(run)[-1]["val_loss"] == pytest.approx(loss, rel=1e-6)
-
-
-def test_a_bound_below_nothing_is_refused(call):
-    assert "eval_tokens is -1; it must be at least 0" in one_line(
-        call(train.main, "bigram", "--eval-tokens", "-1")
-    )
-
-
-def test_few_batches_are_on_their_way(made, monkeypatch):
-    """However many there are: what is asked between two of them is heard at once."""
-    waited, done = [], []
-    block = jax.block_until_ready
-    monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(block(x)) or x)
-    model, tokens = ja.load_model(made / "run"), np.zeros(1001, np.uint8)
-    ja.evaluate(
-        model, tokens, block_size=8, batch_size=5,
-        on_batch=lambda n, of: done.append((n, of, len(waited))),
-    )  # fmt: skip
-    ahead = evaluation.AHEAD
-    assert done == [(n, 25, max(0, n - ahead)) for n in range(25)]
-
-    def stop(n, of):
-        if n == 3:
-            raise KeyboardInterrupt
-
-    for estimate in (
-        lambda: ja.evaluate(model, tokens, block_size=8, batch_size=5, on_batch=stop),
-        lambda: ja.estimate_loss(
-            model, ja.RandomBatches(jax.numpy.asarray(tokens), jax.random.key(0), 2, 8), 9,
-            on_batch=stop,
-        ),
-    ):  # fmt: skip
-        with pytest.raises(KeyboardInterrupt):
-            estimate()

@@ -15,6 +15,7 @@ from jax_attn.generate import __main__ as generate_cli
 from jax_attn.lecture import __main__ as lecture_cli
 from jax_attn.runs.loop import TrainingLoop
 from jax_attn.runs.presets import PRESETS
+from tests.in_process import finished_run, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -26,21 +27,7 @@ GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8", "--
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, no_pictures):
-    folder = tmp_path_factory.mktemp("devices")
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)
-    with pytest.MonkeyPatch.context() as patch:
-        given = ["bigram", *TINY, "--data", folder / "text.txt", "--out", folder / "run"]
-        patch.setattr(sys, "argv", ["train.py", *map(str, given)])
-        assert train.main() == 0
-    return folder
-
-
-def refused(found):
-    """The one line that a command has ended with."""
-    code, _, err = found
-    assert code == 2
-    (line,) = err.splitlines()
-    return line
+    return finished_run(tmp_path_factory.mktemp("devices"), *TINY)
 
 
 # No device.
@@ -95,7 +82,7 @@ def test_no_device(call, made, monkeypatch, tmp_path, asked, fault, words, comma
             "generate": [generate_cli.main, made / "run"],
             "lecture": [lecture_cli.main],
         }[command]
-        assert words in refused(call(program, *given))
+        assert words in one_line(call(program, *given))
     assert not out.exists()
 
 
@@ -105,7 +92,7 @@ def test_no_device_in_a_process_of_its_own(made, tmp_path):
         [sys.executable, "train.py", *map(str, given)],
         cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "nonsense"}, capture_output=True, text=True,
     )  # fmt: skip
-    assert "JAX_PLATFORMS is 'nonsense'" in refused((child.returncode, "", child.stderr))
+    assert "JAX_PLATFORMS is 'nonsense'" in one_line((child.returncode, "", child.stderr))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +140,7 @@ def test_too_large_a_batch(call, made, tmp_path, monkeypatch):
     monkeypatch.setattr("jax_attn.runs.session.require_memory", lambda config: None)
     given = ["bigram", *RUN, "--data", made / "text.txt", "--out", tmp_path / "run"]
     sizes = ["--batch-size", 2_000_000_000, "--block-size", 1500]
-    line = refused(call(train.main, *given, *sizes))
+    line = one_line(call(train.main, *given, *sizes))
     assert "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating " in line
     assert "parameters, their moments and the rest of the state take " in line
     assert "kB, what 2,000,000,000 sequences of 1,500 have in logits some 336 TB; " in line
@@ -197,7 +184,7 @@ def test_the_remedies_are_those_that_are_left(
 ):
     starved(monkeypatch, fault)
     given = ["mini", *RUN, *settings, "--data", made / "text.txt", "--out", tmp_path / "run"]
-    line = refused(call(train.main, *given))
+    line = one_line(call(train.main, *given))
     assert reason in line
     assert line.endswith(f"; to take less: {remedies}")
     assert list(tmp_path.iterdir()) == []
@@ -205,7 +192,7 @@ def test_the_remedies_are_those_that_are_left(
 
 def test_what_a_run_has_made_before_is_kept(call, made, monkeypatch):
     starved(monkeypatch, ON_DEVICE)
-    line = refused(call(train.main, "--resume", made / "run", "--steps", 6))
+    line = one_line(call(train.main, "--resume", made / "run", "--steps", 6))
     assert f"go on where there is more memory with: python train.py --resume {made / 'run'}" in line
     monkeypatch.undo()
     assert call(train.main, "--resume", made / "run", "--steps", 4)[0] == 0
@@ -217,7 +204,7 @@ def test_a_folder_from_before_stays(call, made, tmp_path, monkeypatch):
     starved(monkeypatch, KeyboardInterrupt())
     assert call(train.main, *given)[0] == 130
     starved(monkeypatch, ON_DEVICE)
-    refused(call(train.main, "--resume", tmp_path / "run"))
+    one_line(call(train.main, "--resume", tmp_path / "run"))
     assert json.loads((tmp_path / "run/config.json").read_text())["config"]["steps"] == 4
 
 
@@ -226,5 +213,5 @@ def test_sampling_without_memory(call, made, monkeypatch):
         raise ON_DEVICE
 
     monkeypatch.setattr(generate_cli, "stream", fail)
-    line = refused(call(generate_cli.main, made / "run"))
+    line = one_line(call(generate_cli.main, made / "run"))
     assert "out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.); end" in line

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from jax_attn.generate import stream
 from jax_attn.nn.dropout import dropout
 from jax_attn.runs.chunks import chunk_end, longest_chunk
 from jax_attn.runs.divergence import Divergence
+from tests.in_process import finished_run, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures", "unchecked")
 
@@ -26,14 +26,6 @@ NAN, INF, HUGE = math.nan, math.inf, 10**30
 KEY = jax.random.key(0)
 TINY = ["--batch-size", "2", "--block-size", "8", "--steps", "4", "--eval-every", "2",
         "--checkpoint-every", "2", "--sample-tokens", "5"]  # fmt: skip
-
-
-def one_line(result):
-    """The standard error of a command that refuses."""
-    code, _, err = result
-    assert code == 2, err
-    assert len(err.strip().splitlines()) == 1, err
-    return err
 
 
 FLAGS = [
@@ -95,13 +87,7 @@ def test_a_model_of_an_impossible_size(call, text, tmp_path, preset, flag, value
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, no_pictures):
     """A finished run of a bigram table, and its text."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)
-    arguments = ["bigram", *TINY, "--data", folder / "text.txt", "--out", folder / "run"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        assert train.main() == 0
-    return folder / "run"
+    return finished_run(tmp_path_factory.mktemp("made"), *TINY) / "run"
 
 
 SAMPLING = [

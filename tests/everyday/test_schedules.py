@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ import jax_attn as ja
 import train
 from jax_attn.config import OptimizerConfig
 from jax_attn.runs import checksums
+from tests.in_process import FOX, train_here
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -24,14 +24,11 @@ RUN = ["--batch-size", "2", "--block-size", "8", "--eval-every", "2", "--checkpo
 def made(tmp_path_factory, no_pictures):
     """Finished runs of four steps, by their schedule, and their text."""
     folder = tmp_path_factory.mktemp("made")
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 40)
+    (folder / "text.txt").write_text(FOX)
     kinds = {"cosine": COSINE, "to nothing": [*COSINE, "--optimizer.final-fraction", "0"]}
     for name, flags in (kinds | {"constant": []}).items():
-        arguments = ["bigram", *RUN, *flags, "--steps", 4]
-        arguments += ["--data", folder / "text.txt", "--out", folder / name]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-            assert train.main() == 0
+        arguments = ["bigram", *RUN, *flags, "--steps", 4, "--data", folder / "text.txt"]
+        train_here(*arguments, "--out", folder / name)
     return folder
 
 
