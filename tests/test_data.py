@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jax_attn as ja
-from jax_attn import data, text_file
+from jax_attn import data
+from jax_attn.data import corpus, text_file
 
 
 def silent(line):

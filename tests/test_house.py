@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 # jax_attn's wings, from the ground up. A file imports from its own wing and from those above it in
 # this table; `__main__.py`, a door to the street, from all.
 WINGS = (
-    ("", "configurations, corpora and tokenizers, errors: the files beside the wings"),
+    ("", "configurations, domains, errors, the console: the files beside the wings"),
+    ("data", "corpora and tokenizers"),
     ("nn.ops", "how a platform computes what the layers say"),
     ("nn", "building blocks"),
     ("models", "the lecture's models"),

@@ -21,12 +21,12 @@ import optax
 
 from jax_attn.config import OptimizerConfig, TrainConfig
 from jax_attn.data import CharTokenizer, Corpus
+from jax_attn.data.text_file import shown
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
 from jax_attn.models.language_model import LanguageModel
 from jax_attn.runs.build_model import build_model
 from jax_attn.runs.commands import quoted, resume_command
-from jax_attn.text_file import shown
 from jax_attn.training.optim import make_optimizer
 from jax_attn.training.step import TrainState
 

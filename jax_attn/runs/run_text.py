@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jax_attn.data import BUILT_IN, Corpus, load_corpus
+from jax_attn.data.text_file import can_be_read_again, shown
 from jax_attn.errors import InputError
 from jax_attn.runs.commands import resume_command
 from jax_attn.runs.run import Run
-from jax_attn.text_file import can_be_read_again, shown
 
 
 def text_of_run(run: Run, data: str | None, warn: Callable[[str], None]) -> Corpus:

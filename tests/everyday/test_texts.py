@@ -11,7 +11,7 @@ import pytest
 
 import jax_attn as ja
 import train
-from jax_attn import text_file
+from jax_attn.data import text_file
 from jax_attn.runs import checksums
 from tests.everyday.texts import MARK, Read, file_of, refusal
 from tests.in_process import FOX

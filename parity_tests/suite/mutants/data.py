@@ -1,11 +1,11 @@
 """Faults of the tokenizer, the split and the batches."""
 
-from jax_attn import data
+from jax_attn.data import char_tokenizer, corpus
 from jax_attn.training import batches
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
-TOKENIZER = f"{data.__name__}:CharTokenizer"
-CORPUS = f"{data.__name__}:Corpus"
+TOKENIZER = f"{char_tokenizer.__name__}:CharTokenizer"
+CORPUS = f"{corpus.__name__}:Corpus"
 RANDOM = f"{batches.__name__}:RandomBatches.batch"
 
 
