@@ -27,8 +27,8 @@ with collector_paused():
         softmax_averaging_weights,
     )
     from jax_attn.nn.loss import next_token_loss
-    from jax_attn.runs.checkpoint import load_model
     from jax_attn.runs.presets import PRESETS
+    from jax_attn.runs.source import load_model
     from jax_attn.runs.train import TrainResult, resume, train
     from jax_attn.torch_replay.random import Generator
     from jax_attn.training.batches import GivenBatches, RandomBatches

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import jax_attn as ja
 from jax_attn import data
-from jax_attn.data import corpus, text_file
+from jax_attn.data import text_file
 
 
 def silent(line):
@@ -187,13 +187,15 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_ATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(
-        data, "TINYSHAKESPEARE_URL", f"http://127.0.0.1:{server.server_port}/input.txt"
+        "jax_attn.data.corpus.TINYSHAKESPEARE_URL",
+        f"http://127.0.0.1:{server.server_port}/input.txt",
     )
     # Something else than what was promised arrives: it is not used.
     assert ja.load_corpus("tinyshakespeare", lambda _: None).name == "python-docs"
     assert len(served) == 1
     # What was promised arrives: it is used, kept, and not asked for again.
-    monkeypatch.setattr(data, "TINYSHAKESPEARE_SHA256", hashlib.sha256(text).hexdigest())
+    promised = hashlib.sha256(text).hexdigest()
+    monkeypatch.setattr("jax_attn.data.corpus.TINYSHAKESPEARE_SHA256", promised)
     for _ in range(2):
         corpus = ja.load_corpus("tinyshakespeare", silent)
         assert corpus.tokenizer.decode(corpus.tokens).encode() == text

@@ -31,12 +31,12 @@ TPU_PASSES = {
 }
 
 
-def products(config: TrainConfig) -> AbstractContextManager[Any]:
+def products(config: TrainConfig | None) -> AbstractContextManager[Any]:
     """Inside it, this thread's programs take float32 products as `config` asks.
 
-    Where a run asks for nothing, JAX's own setting (`JAX_DEFAULT_MATMUL_PRECISION`) stays.
+    Where no run asks for anything, JAX's own setting (`JAX_DEFAULT_MATMUL_PRECISION`) stays.
     """
-    precision = config.product_precision
+    precision = "default" if config is None else config.product_precision
     if precision == "default":
         return contextlib.nullcontext()
     return jax.default_matmul_precision(precision)

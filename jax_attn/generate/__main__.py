@@ -1,4 +1,4 @@
-"""`python -m jax_attn.generate RUN_DIR`: sample from a trained run."""
+"""`python -m jax_attn.generate SOURCE`: sample from a trained run."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from jax_attn.data import cache_dir
 from jax_attn.domains import SEED, SIZE
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
-from jax_attn.runs.checkpoint import Run, load_model
+from jax_attn.runs.source import Source, open_source
 from jax_attn.runs.tyro_or_exit import tyro
 
 CHUNK = 16  # tokens between two prints
@@ -27,7 +27,7 @@ CHUNK = 16  # tokens between two prints
 class Arguments:
     """Continue a prompt with a trained model, and print the text."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]  # that train.py made, or a checkpoint in it
+    source: Annotated[Path, tyro.conf.Positional]  # run that train.py made, or a checkpoint in it
     prompt: str | None = None  # text to begin with; else the text's first symbol in order of code
     tokens: int = 500  # characters to add
     temperature: float = 1.0  # below 1 safer, above 1 wilder, 0 always the likeliest character
@@ -35,19 +35,19 @@ class Arguments:
     seed: int = 0  # the same seed gives the same text
 
 
-def run(record: Run, arguments: Arguments) -> Iterator[str]:
+def run(source: Source, arguments: Arguments) -> Iterator[str]:
     """The prompt, then its continuation in pieces as they are made."""
-    tokenizer = record.tokenizer
+    tokenizer = source.tokenizer
+    assert tokenizer is not None, "a run has one"
     # Symbol 0, with which a run's own sample begins, too: a newline in most texts.
-    begin = tokenizer.characters[0] if arguments.prompt is None else arguments.prompt
+    begin = tokenizer.decode([0]) if arguments.prompt is None else arguments.prompt
     if not begin:
         raise InputError("the prompt is empty; give at least one character")
     SIZE.check("--tokens", arguments.tokens)
     SEED.check("--seed", arguments.seed)
     prompt = jax.device_put(np.asarray(tokenizer.encode(begin), np.int32)[None])
-    model = load_model(arguments.run_dir)
     chunks = stream(
-        model,
+        source.model,
         prompt,
         arguments.tokens,
         CHUNK,
@@ -69,9 +69,9 @@ def generate() -> int:
     arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
     require_device()
     keep_programs(cache_dir() / "programs")
-    record = Run.open(arguments.run_dir)
-    with products(record.config):
-        for piece in run(record, arguments):
+    source = open_source(arguments.source)
+    with products(source.config):
+        for piece in run(source, arguments):
             print(piece, end="", flush=True)
     print()
     return 0

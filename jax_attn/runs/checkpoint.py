@@ -242,17 +242,11 @@ class Checkpoints:
                 raise OSError(0, reason) from error
 
 
-def load_model(source: str | os.PathLike[str]) -> LanguageModel:
-    """The model of a run's newest complete checkpoint, or of the one given; ready to call.
+def model_of_run(run: Run) -> LanguageModel:
+    """Of the newest complete checkpoint, or of the very one that `run` is.
 
-    `source` is the folder of a run, or that of a checkpoint, RUN/checkpoints/STEP. Raises
-    InputError when it is neither, or holds no whole checkpoint.
+    InputError when there is no whole one.
     """
-    if not isinstance(source, str | os.PathLike):
-        raise InputError(
-            f"source must be the path of a run or of a checkpoint; got {type(source).__name__}"
-        )
-    run = Run.open(source)
     with contextlib.closing(Checkpoints(run)) as checkpoints:
         folder = run.path if run.is_checkpoint else checkpoints.newest()
         if folder is None:
