@@ -14,6 +14,8 @@ import tyro
 
 from jax_attn.compiling.backend import require_device
 from jax_attn.console import VerbatimConsole, command
+from jax_attn.domains import COUNT, SIZE
+from jax_attn.runs.tyro_or_exit import NUMBERS
 from parity_tests.suite import output, page
 from parity_tests.suite.guilty import first_guilty_layer
 from parity_tests.suite.ladder import RUNGS, run_task
@@ -43,7 +45,7 @@ def main() -> int:
 
 
 def compare() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m parity_tests")
+    arguments = tyro.cli(Arguments, prog="python -m parity_tests", registry=NUMBERS)
     unknown = [rung for rung in arguments.rungs if rung not in RUNGS]
     if unknown:
         return refuse(f"no such rung: {', '.join(unknown)}; there are {', '.join(RUNGS)}")
@@ -52,10 +54,8 @@ def compare() -> int:
     for flag, path in (("--json", arguments.json), ("--report", arguments.report)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             return refuse(f"{flag} {path} cannot be a file; give one in a folder that is there")
-    if arguments.seeds < 1:
-        return refuse(f"--seeds is {arguments.seeds}; it must be at least 1")
-    if arguments.jobs < 0:
-        return refuse(f"--jobs is {arguments.jobs}; it cannot be negative")
+    SIZE.check("--seeds", arguments.seeds)
+    COUNT.check("--jobs", arguments.jobs)
     require_device()
     goes_on = (
         (lambda _: None) if arguments.json or arguments.report else None

@@ -196,7 +196,8 @@ SHORT = {  # texts of few different characters, which other encodings have as we
     "an ellipsis": "CAFÉ… CAFÉ… CAFÉ…", "another": "Ö–", "dashes": "——……——",
     "all of Latin-1's letters": "".join(map(chr, range(0xC0, 0x100))),
     "Chinese": "你好", "Chinese, quoted": "“你好”——他说……", "Chinese signs": "·——“”",
-    "Japanese": "はい。", "Korean": "네", "Vietnamese": "Tất cả mọi người", "Finnish": "Jää ei ääni",
+    "Japanese": "はい。", "Korean": "네", "Vietnamese": "Tất cả mọi người",
+    "Finnish": "Jää ei ääni",
 }  # fmt: skip
 
 

@@ -86,6 +86,14 @@ MISSING = "no-such-folder"
         ),
         pytest.param(
             "parity_tests.__main__",
+            ["--seeds", "few"],
+            "--seeds is 'few'; it must be an integer from 1 to",
+            id="seeds, a word",
+        ),
+        pytest.param("parity_tests.__main__", ["--seeds", "0"], "--seeds is 0; it", id="no seeds"),
+        pytest.param("parity_tests.__main__", ["--jobs", "-1"], "--jobs is -1; it", id="no jobs"),
+        pytest.param(
+            "parity_tests.__main__",
             ["--report", f"{MISSING}/a.html"],
             "--report no-such-folder/a.html cannot be a file",
             id="page nowhere",
