@@ -20,6 +20,7 @@ from rich.text import Text
 
 from benchmarks import torch_or_exit  # noqa: F401
 from benchmarks.awake import cores_kept_awake
+from benchmarks.estimate import MINUTES, about
 from benchmarks.interleave import DifferentResult
 from benchmarks.roofline import Roofline, measure_roofline
 from benchmarks.rows import COLUMNS, Row
@@ -30,14 +31,17 @@ from jax_attn.console import VerbatimConsole, command
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time jax_attn against torch in turns; a ratio above 1 means that jax_attn is ahead.
-
-    Each takes some minutes on two cores; how long it took is said after it.
-    """
+    """What is asked for."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BENCHMARKS)  # which to run
     json: Path | None = None  # file for all figures
     keep_awake: bool = False  # keep the cores from falling asleep, for both sides (Linux)
+
+
+DESCRIPTION = f"""Time jax_attn against torch in turns; a ratio above 1 means that it is ahead.
+
+All take {about(*BENCHMARKS)}: {", ".join(f"{name} {MINUTES[name]}" for name in BENCHMARKS)}.
+How long each took is said after it."""
 
 
 def main() -> int:
@@ -45,7 +49,7 @@ def main() -> int:
 
 
 def compare() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m benchmarks")
+    arguments = tyro.cli(Arguments, prog="python -m benchmarks", description=DESCRIPTION)
     if arguments.keep_awake and not hasattr(os, "SCHED_IDLE"):
         print("benchmarks: error: --keep-awake needs Linux; leave it out", file=sys.stderr)
         return 2
@@ -74,13 +78,15 @@ def run(arguments: Arguments) -> int:
     console = VerbatimConsole(goes_on)
     if not console.live:
         console = VerbatimConsole(goes_on, width=150)
+    console.print(about(*arguments.names))
     machine = describe_machine(measure_roofline())
     machine["kept awake"] = arguments.keep_awake
     console.print(", ".join(f"{k} {v}" for k, v in machine.items()))
     rows: list[Row] = []
     failures: list[str] = []
+    seconds: dict[str, int] = {}
     for name in arguments.names:
-        console.print(Text(f"{name}: some minutes …", "dim"))
+        console.print(Text(f"{name}: {about(name)} …", "dim"))
         begun = time.monotonic()
         try:
             for row in BENCHMARKS[name]():
@@ -89,10 +95,11 @@ def run(arguments: Arguments) -> int:
         except (DifferentResult, RuntimeError) as error:
             failures.append(f"{name}: {error}")
             console.print(Text.assemble((name, "bold red"), f" {error}"))
-        took = time.monotonic() - begun
-        console.print(Text(f"{name} took {took:.0f} s", "dim"))
+        seconds[name] = round(time.monotonic() - begun)
+        console.print(Text(f"{name} took {seconds[name]} s", "dim"))
         if arguments.json:  # after every benchmark: a long run may be cut short
-            record = {"machine": machine, "rows": [r.to_dict() for r in rows], "failed": failures}
+            record = {"machine": machine, "rows": [r.to_dict() for r in rows]}
+            record |= {"failed": failures, "seconds": seconds}
             arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     console.print(table_of(rows))
     return 1 if failures else 0

@@ -16,9 +16,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import jax_attn as ja
+from benchmarks.estimate import about, read_command_line
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.run import Run
 
@@ -87,15 +87,12 @@ def measure() -> Stall:
 
 @dataclass(frozen=True)
 class Arguments:
-    """How long saving the lecture's model keeps its training waiting.
-
-    It takes some minutes on two cores.
-    """
+    """How long saving the lecture's model keeps its training waiting."""
 
 
 def main() -> None:
-    tyro.cli(Arguments, prog="python -m benchmarks.checkpoint")
-    print("some minutes on two cores", flush=True)
+    read_command_line(Arguments, "checkpoint")
+    print(about("checkpoint"), flush=True)
     stall = measure()
     print(f"device                     {jax.devices()[0].device_kind}")
     print(f"a training step            {stall.step_s * 1e3:10.1f} ms")

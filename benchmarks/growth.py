@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 
 from benchmarks import torch_or_exit  # noqa: F401
 from benchmarks.attention import JaxAttention, TorchAttention
+from benchmarks.estimate import about, read_command_line
 from benchmarks.generation import JaxGeneration, Request
 from benchmarks.interleave import Work, compare
 from benchmarks.rows import OURS
@@ -80,22 +81,19 @@ def in_turns(curves: Mapping[str, Mapping[int, Callable[[], Work]]]) -> dict[str
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time against length, depth, batch and tokens, as growth.json and growth.png.
-
-    It takes about four minutes on two cores.
-    """
+    """Time against length, depth, batch and tokens, as growth.json and growth.png."""
 
     folder: Annotated[Path, tyro.conf.Positional]  # where both are written
 
 
 def main() -> int:
-    folder = tyro.cli(Arguments, prog="python -m benchmarks.growth").folder
+    folder = read_command_line(Arguments, "growth").folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         print(f"benchmarks.growth: error: {folder}: {error.strerror}", file=sys.stderr)
         return 2
-    print("about four minutes on two cores", flush=True)
+    print(about("growth"), flush=True)
     found = {}
     for measure in (attention, training, generation):
         found[measure.__name__] = measure()

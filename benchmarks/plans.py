@@ -7,6 +7,7 @@ targets restrict it to them.
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import tempfile
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from benchmarks.estimate import minutes
 from jax_attn.compiling.targets import TARGETS
 from jax_attn.runs.plan_command import duration, scaled
 from jax_attn.runs.presets import PRESETS
@@ -54,7 +57,7 @@ def make(preset: str, target: str) -> dict[str, Any]:
 class Arguments:
     """Compile every preset for every accelerator, and keep what it would cost there.
 
-    From seconds to six minutes a pair; what the file has already is not made again.
+    What the file has already is not made again.
     """
 
     file: Annotated[Path, tyro.conf.Positional]  # JSON, written after every pair
@@ -64,7 +67,9 @@ class Arguments:
 
 
 def main() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m benchmarks.plans")
+    every = estimate(list(product(PRESETS, TARGETS)))
+    description = f"{inspect.getdoc(Arguments)}\n\nAll pairs{every}."
+    arguments = tyro.cli(Arguments, prog="python -m benchmarks.plans", description=description)
     path, names = arguments.file, arguments.names
     known = [*PRESETS, *TARGETS]
     unknown = [name for name in names if name not in known]
@@ -82,17 +87,27 @@ def main() -> int:
         except (OSError, ValueError, AssertionError):
             return refuse(f"{path} is there and holds no plans; give another file")
     made = {(plan["preset"], plan["target"]) for plan in record["plans"] if "error" not in plan}
+    pairs = [pair for pair in product(presets, targets) if pair not in made]
+    print(f"{len(pairs)} pairs to make{estimate(pairs)}", flush=True)
     record |= {"date": date.today().isoformat(), "jax": version("jax")}
-    for preset in presets:
-        for target in targets:
-            if (preset, target) in made:
-                continue
-            plan = make(preset, target)
-            others = [p for p in record["plans"] if (p["preset"], p["target"]) != (preset, target)]
-            record["plans"] = sorted([*others, plan], key=_place)
-            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            print(f"{preset} on {target}: {plan.get('error', 'made')}", flush=True)
+    for preset, target in pairs:
+        plan = make(preset, target)
+        others = [p for p in record["plans"] if (p["preset"], p["target"]) != (preset, target)]
+        record["plans"] = sorted([*others, plan], key=_place)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(f"{preset} on {target}: {plan.get('error', 'made')}", flush=True)
     return 0
+
+
+def estimate(pairs: list[tuple[str, str]]) -> str:
+    """What the programs of these pairs took when the results that are kept here were made."""
+    kept = json.loads((ROOT / "benchmarks/results/plans.json").read_text(encoding="utf-8"))["plans"]
+    seconds = {
+        (plan["preset"], plan["target"]): sum(program["seconds"] for program in plan["programs"])
+        for plan in kept
+    }
+    known = sum(seconds.get(pair, 0.0) for pair in pairs)
+    return f": {minutes(known / 60)} on two cores, and more for the largest batches"
 
 
 def refuse(message: str) -> int:

@@ -14,10 +14,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import nnx
 
 import jax_attn as ja
+from benchmarks.estimate import about, read_command_line
 from jax_attn.nn import chunked_loss
 
 STEPS, BATCH_SIZE, BLOCK_SIZE = 200, 12, 64
@@ -66,15 +66,12 @@ def train(tokens: np.ndarray) -> tuple[np.ndarray, float]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What logits rounded to bfloat16 change in 200 steps.
-
-    It takes some minutes on two cores.
-    """
+    """What logits rounded to bfloat16 change in 200 steps."""
 
 
 def main() -> None:
-    tyro.cli(Arguments, prog="python -m benchmarks.rounded_logits")
-    print("some minutes on two cores", flush=True)
+    read_command_line(Arguments, "rounded_logits")
+    print(about("rounded_logits"), flush=True)
     in_parts = mock.patch("jax_attn.models.gpt.needs_parts", return_value=True)
     for name, tokens in texts().items():
         with in_parts:

@@ -31,13 +31,17 @@ class Domain:
         """`value` as Python's own int or float; InputError, naming it, unless it is in here."""
         fault = self._fault(value)
         if fault is not None:
-            raise InputError(f"{name} is {value!s:.40}; it must be {fault}")
+            shown = repr(value) if isinstance(value, str) else str(value)
+            raise InputError(f"{name} is {shown:.40}; it must be {fault}")
         return int(value) if self.integer else float(value)
 
     def _fault(self, value: Any) -> str | None:
         """What `value` fails to be."""
         kind: Any = Integral if self.integer else Real
         words = "an integer" if self.integer else "a number"
+        if isinstance(value, str):  # a flag's, that could not be read
+            to = f"{'less than ' * self.below}{_shown(self.high)}"
+            return f"{words} from {_shown(self.low)} to {to}"
         if isinstance(value, bool) or not isinstance(value, kind):
             return f"{words}, not {type(value).__name__}"
         if math.isnan(value):

@@ -15,6 +15,8 @@ from jax_attn.errors import InputError
 # Codecs of strings that are no encodings of texts.
 ESCAPES = ("unicode-escape", "raw-unicode-escape", "punycode", "idna", "undefined")
 SAMPLE = 1 << 16  # bytes or characters that are looked at
+# Characters outside ASCII on which a remark on a valid text is founded: of any, and different ones.
+FEWEST, FEWEST_LETTERS = 3, 8
 
 MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -88,6 +90,7 @@ OTHERS = {
     "cp949": "이다는에의가을로하고지를어한은기사도서리나대인자시",
 }
 WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+MANY = "\u3000"  # from here on scripts have too many characters to list
 _FREQUENT = set(string.ascii_letters + " \n").union(*OTHERS.values(), *LATIN.values())
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
@@ -188,13 +191,39 @@ def beyond_ascii(text: str) -> str:
 
 
 def misread(text: str) -> str | None:
-    """The encoding of bytes that somebody once read as cp1252 or Latin-1, and wrote as UTF-8."""
+    """The encoding of bytes that somebody once read as cp1252 or Latin-1, and wrote as UTF-8.
+
+    None unless all that is not ASCII is such bytes, and more like a text where it is read anew.
+    """
+    outside = _NOT_ASCII.findall(beyond_ascii(text))
     sample = beyond_ascii(text).translate(_TO_LATIN1).encode("latin-1", "ignore")
     name = likely_encoding(sample)
-    if name in LATIN or name is None:
+    if name is None or name in LATIN or sum(map(len, _HIGH.findall(sample))) < len(outside):
         return None
-    certain = name == "utf-8" or len(_decoded(b"\x80", name)) == 0  # of several bytes a character
-    return name if certain or likeness(sample, name) > 0.5 else None
+    meant = _NOT_ASCII.findall(_decoded(sample, name))
+    if name == "utf-8":
+        before = sum(c in LATIN["cp1252"] for c in outside)
+        after = sum(c.lower() in _FREQUENT or c >= MANY for c in meant)
+        enough = len(meant) >= FEWEST and after * len(outside) > before * len(meant)
+    else:
+        # In what is written in Latin letters few of those outside ASCII stand together, as here.
+        enough = len(set(meant)) >= FEWEST_LETTERS
+        enough = enough and (_is_certain(name) or likeness(sample, name) > 0.5)
+    return name if enough else None
+
+
+def decodes_better(sample: bytes, given: str) -> str | None:
+    """The encoding of bytes that decode as `given`, if it is likely to be another one."""
+    meant, text = likely_encoding(sample), _decoded(sample, given)
+    if meant is None or _decoded(sample, meant) == text or _is_certain(given) > _is_certain(meant):
+        return None
+    few = len(set(_NOT_ASCII.findall(text))) < FEWEST_LETTERS
+    return None if few and meant in OTHERS else meant
+
+
+def _is_certain(encoding: str) -> bool:
+    """Whether few bytes are texts in it: those in which a character has several."""
+    return len(_decoded(b"\x80", encoding)) == 0
 
 
 def _looks_like(name: str) -> str:

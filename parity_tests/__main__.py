@@ -14,6 +14,8 @@ import tyro
 
 from jax_attn.compiling.backend import require_device
 from jax_attn.console import VerbatimConsole, command
+from jax_attn.domains import COUNT, SIZE
+from jax_attn.runs.tyro_or_exit import NUMBERS
 from parity_tests.suite import output, page
 from parity_tests.suite.guilty import first_guilty_layer
 from parity_tests.suite.ladder import RUNGS, run_task
@@ -25,10 +27,7 @@ WIDTH = 170  # of what is not a terminal: the kill matrix has many columns
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare jax_attn with torch_ref, rung by rung; exit code 1 if they differ.
-
-    On two cores it takes three and a half minutes, with --mutants some 25.
-    """
+    """Compare jax_attn with torch_ref, rung by rung; exit code 1 if they differ."""
 
     mutants: bool = False  # also plant every bug of the registry and see which rung catches it
     json: Path | None = None  # file for all figures
@@ -38,12 +37,21 @@ class Arguments:
     jobs: int = 0  # processes; 0 = one for each core, or one if there is an accelerator
 
 
+# Minutes on two cores: of the ladder, of every further seed, and of the planted bugs.
+LADDER, SEED, BUGS = 3.5, 0.3, 6.5
+DESCRIPTION = f"""{Arguments.__doc__}
+
+On two cores it takes about {LADDER} minutes, with --mutants {LADDER + BUGS:.0f}."""
+
+
 def main() -> int:
     return command("parity_tests", compare)
 
 
 def compare() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m parity_tests")
+    arguments = tyro.cli(
+        Arguments, prog="python -m parity_tests", description=DESCRIPTION, registry=NUMBERS
+    )
     unknown = [rung for rung in arguments.rungs if rung not in RUNGS]
     if unknown:
         return refuse(f"no such rung: {', '.join(unknown)}; there are {', '.join(RUNGS)}")
@@ -52,10 +60,8 @@ def compare() -> int:
     for flag, path in (("--json", arguments.json), ("--report", arguments.report)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             return refuse(f"{flag} {path} cannot be a file; give one in a folder that is there")
-    if arguments.seeds < 1:
-        return refuse(f"--seeds is {arguments.seeds}; it must be at least 1")
-    if arguments.jobs < 0:
-        return refuse(f"--jobs is {arguments.jobs}; it cannot be negative")
+    SIZE.check("--seeds", arguments.seeds)
+    COUNT.check("--jobs", arguments.jobs)
     require_device()
     goes_on = (
         (lambda _: None) if arguments.json or arguments.report else None
@@ -66,8 +72,9 @@ def compare() -> int:
     on_cpu = jax.default_backend() == "cpu"
     jobs = arguments.jobs or (os.cpu_count() or 1 if on_cpu else 1)
 
+    rungs = tuple(dict.fromkeys(arguments.rungs))  # none twice
+    console.print(expected(rungs, arguments.seeds, arguments.mutants))
     with workers(jobs) as crew, output.Progress(console) as progress:
-        rungs = tuple(dict.fromkeys(arguments.rungs))  # none twice
         tasks = [(rung, arguments.seeds, arguments.mutants) for rung in rungs]
         climbed = []  # each rung's worker and result
         for worker, result in share(crew, run_task, tasks):
@@ -97,6 +104,13 @@ def compare() -> int:
         page.write(arguments.report, ladder, matrix, guilty)
         console.print(f"the page is {arguments.report}")
     return 0 if same and not problems(matrix) else 1
+
+
+def expected(rungs: tuple[str, ...], seeds: int, mutants: bool) -> str:
+    """How long it takes, in words: some rungs take less than all."""
+    minutes = LADDER + SEED * (seeds - 1) + BUGS * mutants
+    about = "about" if len(rungs) == len(RUNGS) else "less than"
+    return f"{about} {minutes:.3g} minutes on two cores"
 
 
 def refuse(message: str) -> int:

@@ -32,13 +32,17 @@ def main() -> int:
     """Exit code 0 if no part is missing, 1 otherwise, 2 for arguments that cannot be."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.device",
-        description="Measures on an accelerator, in at most eight minutes; appends to OUT.jsonl.",
+        description=f"Measures on an accelerator, in {at_most([], False)}; appends to OUT.jsonl.",
     )
     parser.add_argument("out", type=Path, metavar="OUT.jsonl")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=", ".join(LIMITS | IF_TIME_IS_LEFT)
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=", ".join(f"{name} ({s:.0f} s)" for name, s in (LIMITS | IF_TIME_IS_LEFT).items()),
     )
-    parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
+    rehearsal = f"tiny sizes, on a CPU: {at_most([], True)}"
+    parser.add_argument("--rehearse", action="store_true", help=rehearsal)
     arguments = parser.parse_intermixed_args()
     known = [*LIMITS, *IF_TIME_IS_LEFT]
     unknown = [name for name in arguments.parts if name not in known]
@@ -50,6 +54,7 @@ def main() -> int:
     except OSError as error:
         return refuse(f"{arguments.out} cannot be written ({error.strerror}); choose another file")
 
+    print(at_most(arguments.parts, arguments.rehearse), flush=True)
     deadline = time.monotonic() + SECONDS * (SLOWER if arguments.rehearse else 1.0)
     run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     record = Record(arguments.out, run, "run")
@@ -67,6 +72,14 @@ def main() -> int:
         chosen = parts(arguments.parts, arguments.out, run, arguments.rehearse)
         missing = run_parts(chosen, arguments.out, run, deadline)
     return 1 if missing else 0
+
+
+def at_most(names: list[str], rehearse: bool) -> str:
+    """How long these parts may take, or all of them if there are none."""
+    limits = [limit for name, limit in (LIMITS | IF_TIME_IS_LEFT).items() if name in names]
+    seconds = (min(SECONDS, sum(limits)) if limits else SECONDS) * (SLOWER if rehearse else 1)
+    words = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    return f"at most {words}"
 
 
 def describe_machine() -> dict[str, Any]:

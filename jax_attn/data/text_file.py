@@ -25,8 +25,8 @@ from jax_attn.text_encoding import (
     OTHERS,
     SAMPLE,
     beyond_ascii,
+    decodes_better,
     identified,
-    likely_encoding,
     misread,
     textual_kind,
     what_else,
@@ -262,15 +262,12 @@ def _remarks(
     if LOST in characters:
         yield f"it has the sign of a lost character, {LOST!r}, {count(LOST)}: how was it made?"
     meant, given = misread(beginning), codecs.lookup(encoding).name
-    if given == "utf-8":
+    if given.startswith("utf"):
         if meant:
             yield f"it looks like {meant} that was read as cp1252 when the file was made"
         return
     if given in map(_canonical, ("latin-1", *LATIN, *OTHERS)):
-        text = beyond_ascii(beginning)
-        meant = likely_encoding(sample := text.encode(encoding, "ignore"))
-        if meant and sample.decode(meant, "ignore") == text:
-            return
+        meant = decodes_better(beyond_ascii(beginning).encode(encoding, "ignore"), given)
     if meant:
         yield f"it looks more like {meant} than {encoding}: give --encoding {meant}"
 

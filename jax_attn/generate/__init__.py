@@ -15,7 +15,7 @@ from jax_attn.errors import InputError
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
 from jax_attn.generate.sampling import NO_TOKEN
-from jax_attn.nn.inputs import check_ids, check_key
+from jax_attn.nn.inputs import check_ids, check_key, check_model
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.room import require_room
 
@@ -45,10 +45,12 @@ def generate(
     Programs are made for a few lengths of prompt and text (`buckets.bucket`), to which others are
     padded.
 
-    Raises InputError, a ValueError, for an empty prompt, ids outside the vocabulary, more tokens
-    than there is room for, a temperature outside [0, 1e30], a top_k below 1, and where the model's
-    logits turn out to be NaN. Inside a compiled program, where ids and logits cannot be looked at,
-    the tokens from there on are -1.
+    `model` is any module that gives logits [B T V] for ids [B T] and has a `block_size`.
+
+    Raises InputError, a ValueError, for another one, an empty prompt, ids outside the vocabulary,
+    more tokens than there is room for, a temperature outside [0, 1e30], a top_k below 1, and where
+    the model's logits turn out to be NaN. Inside a compiled program, where ids and logits cannot be
+    looked at, the tokens from there on are -1.
     """
     extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
     total = tokens.shape[1] + max_new_tokens
@@ -128,6 +130,7 @@ def _begin(
     top_k: int | None,
 ) -> tuple[Extend, Integer[Array, "B T"], Cache]:
     """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
+    _require_block_size(model)
     check_ids(tokens, "tokens")
     check_key(key)
     if 0 in tokens.shape:
@@ -162,6 +165,17 @@ def _begin(
         )
 
     return extend_to, text, cache
+
+
+def _require_block_size(model: Any) -> None:
+    """InputError for what is no model, or does not say how far it looks back."""
+    check_model(model)
+    name = type(model).__name__
+    if not hasattr(model, "block_size"):
+        raise InputError(
+            f"{name} has no block_size, the most tokens that it looks back on: set it to sample"
+        )
+    SIZE.check(f"{name}.block_size", model.block_size)
 
 
 def _require_ids(model: Any, tokens: Integer[Array, "B T0"]) -> None:

@@ -18,7 +18,7 @@ from jax_attn.domains import SEED, SIZE
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
 from jax_attn.runs.source import Source, open_source
-from jax_attn.runs.tyro_or_exit import tyro
+from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 
 CHUNK = 16  # tokens between two prints
 
@@ -66,7 +66,7 @@ def run(source: Source, arguments: Arguments) -> Iterator[str]:
 
 
 def generate() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate")
+    arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate", registry=NUMBERS)
     require_device()
     keep_programs(cache_dir() / "programs")
     source = open_source(arguments.source)

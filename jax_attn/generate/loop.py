@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax_attn.compiling.options import compiled
 from jax_attn.generate.sampling import first_largest, sample
 from jax_attn.generate.weights import cast_weights
+from jax_attn.nn.inputs import check_logits
 from jax_attn.nn.key_value_cache import Cache, CachedModel
 
 # Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
@@ -51,6 +52,9 @@ def extend(
     model = _for_sampling(structure, leaves)
     block_size = model.block_size
 
+    def logits_of(ids):
+        return check_logits(model(ids), ids)
+
     def append(text, length, logits, noise):
         chosen = first_largest(logits) if greedy else sample(logits, temperature * noise, top_k)
         return jax.lax.dynamic_update_slice_in_dim(text, chosen[:, None], length, axis=1)
@@ -73,14 +77,16 @@ def extend(
         width = min(block_size, text.shape[1])
         first = jnp.maximum(length - width, 0)
         window = jax.lax.dynamic_slice_in_dim(text, first, width, axis=1)
-        last = jax.lax.dynamic_index_in_dim(model(window), length - 1 - first, 1, keepdims=False)
+        last = jax.lax.dynamic_index_in_dim(
+            logits_of(window), length - 1 - first, 1, keepdims=False
+        )
         return append(text, length, last, noise)
 
     def repeat(step, start, stop, carry):
         """`step` for the lengths from `start` up to `stop`, each with noise of its own key."""
         if greedy:
             return jax.lax.fori_loop(start, stop, lambda i, c: step(i, c, None), carry)
-        logits = jax.eval_shape(lambda: model(text[:, :1])[:, 0])
+        logits = jax.eval_shape(lambda: logits_of(text[:, :1])[:, 0])
         at_a_time = max(1, min(NOISE_STEPS, MOST_NOISE // logits.size))
 
         def block(i, carry):

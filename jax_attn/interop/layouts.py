@@ -16,6 +16,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jax_attn.errors import InputError
+from jax_attn.interop.own_layers import require_names, require_own_layers
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT, Block, FeedForward
 from jax_attn.models.single_head import SingleHeadLanguageModel
@@ -70,14 +71,21 @@ Entries = Iterator[Entry | CausalMask]
 
 
 def entries_of(model: nnx.Module, layout: Layout) -> list[Entry | CausalMask]:
-    """All entries of a module. InputError for a module or layout without names."""
+    """All entries of a module.
+
+    InputError for a module or layout without names, and for layers and parameters of a user's own.
+    """
+    require_own_layers(model)
     if layout == "lecture":
-        return list(_lecture(model))
-    if layout == "gpt2":
+        entries = list(_lecture(model))
+    elif layout == "gpt2":
         if not isinstance(model, GPT):
             raise InputError(f"layout 'gpt2' has names for a GPT, not {type(model).__name__}")
-        return list(_gpt2(model))
-    raise InputError(f"layout {layout!r} is unknown; choose lecture or gpt2")
+        entries = list(_gpt2(model))
+    else:
+        raise InputError(f"layout {layout!r} is unknown; choose lecture or gpt2")
+    require_names(model, [e.param for e in entries if isinstance(e, Entry)], layout)
+    return entries
 
 
 def _lecture(model: nnx.Module) -> Entries:

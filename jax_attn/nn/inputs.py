@@ -3,12 +3,14 @@
 All of it is known while a program is traced, so nothing of it is in a compiled program.
 """
 
+import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array
 
 from jax_attn.errors import InputError
 
@@ -67,6 +69,33 @@ def check_context(x: Any, context: Any, channels: int) -> None:
         check_channels(context, channels, "context")
         if len(context) != len(x):
             raise InputError(f"context has a batch of {len(context)}, but x one of {len(x)}")
+
+
+def check_model(model: Any) -> None:
+    """InputError for what is no module that can be called with ids alone."""
+    right = "a model is a module that gives logits [B T V] when it is called with ids [B T]"
+    if not isinstance(model, nnx.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"{right}; got {what}")
+    if not callable(model):
+        raise InputError(f"{right}; {type(model).__name__} has no __call__")
+    try:
+        inspect.signature(model).bind(None)
+    except TypeError as error:
+        raise InputError(f"{right}; {type(model).__name__} takes others ({error})") from error
+
+
+def check_logits(logits: Any, ids: Array) -> Array:
+    """What a model has given for `ids` [B T]; InputError unless it is [B T V]."""
+    if isinstance(logits, tuple):
+        raise InputError("the model gives a tuple; it must give the logits [B T V] alone")
+    _check_kind(logits, "logits", jnp.floating, "logits must be floating-point numbers")
+    if logits.ndim != 3 or logits.shape[:2] != ids.shape:
+        raise InputError(
+            f"the model gives logits of the shape {logits.shape} for ids of the shape {ids.shape}; "
+            "they must be [B T V]"
+        )
+    return logits
 
 
 def check_targets(logits: Any, targets: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 from jax_attn.config import TargetName, TrainConfig
+from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.runs.presets import PRESETS
-from jax_attn.runs.tyro_or_exit import tyro
+from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
 `python train.py --resume RUN_DIR [--steps N] [--schedule-steps N] [--data PATH]` goes on with it.
@@ -40,6 +42,12 @@ class ResumedRun:
     data: str | None = None  # where the run's text is now, if it was moved; it must be the same
     debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            SIZE.check("--steps", self.steps)
+        if self.schedule_steps is not None:
+            SIZE.check("--schedule-steps", self.schedule_steps)
+
 
 def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
     """Raises InputError for values that no configuration takes; exits with 2 for unknown flags."""
@@ -60,9 +68,18 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
     try:
         with contextlib.redirect_stderr(messages):
             if resumed:
-                return tyro.cli(ResumedRun, prog="train.py", args=arguments)
+                run, unknown = tyro.cli(
+                    ResumedRun,
+                    prog="train.py",
+                    args=arguments,
+                    registry=NUMBERS,
+                    return_unknown_args=True,
+                )
+                if unknown:
+                    raise InputError(_not_with_resume(unknown[0]))
+                return run
             return tyro.extras.overridable_config_cli(
-                presets, prog="train.py", description=DESCRIPTION, args=arguments
+                presets, prog="train.py", description=DESCRIPTION, args=arguments, registry=NUMBERS
             )
     except SystemExit as stop:
         # tyro draws a box around a configuration's own error; its one line says it better.
@@ -73,3 +90,31 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
             cause = cause.__context__
         sys.stderr.write(messages.getvalue())
         raise
+
+
+def _not_with_resume(word: str) -> str:
+    """Why a run that goes on does not take a word of the command line."""
+    flag = word.partition("=")[0].replace("_", "-")
+    if flag == "--out":
+        why = ": a run goes on in its own folder"
+    elif word in PRESETS or flag.removeprefix("--no-").removeprefix("--") in _settings():
+        why = ": its settings stay what config.json says, so that all of it is one run"
+    else:
+        why = ""
+    *others, last = (
+        "--" + field.name.replace("_", "-")
+        for field in dataclasses.fields(ResumedRun)
+        if field.name != "resume"
+    )
+    shown = flag if word.startswith("--") else repr(word)
+    return f"--resume RUN takes no {shown:.100}{why}; it takes {', '.join(others)} and {last}"
+
+
+def _settings() -> set[str]:
+    """Names of the flags of new runs, without dashes in front."""
+    found = set()
+    for _, config in PRESETS.values():
+        for name, value in vars(config).items():
+            parts = vars(value) if dataclasses.is_dataclass(value) else {}
+            found |= {f"{name}.{part}" for part in parts} or {name}
+    return {name.replace("_", "-") for name in found}

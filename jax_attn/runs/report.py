@@ -184,4 +184,4 @@ def finish(
     files = ["config.json", "metrics.jsonl", "checkpoints/", "sample.txt"]
     files += [picture for picture, fault in faults.items() if not fault]
     say(f"in {run.path}: {', '.join(files)}")
-    say(f"sample again: {generate_command(run.path)} --tokens 500")
+    say(f"sample again: {generate_command(run.path)} --tokens {config.sample_tokens}")

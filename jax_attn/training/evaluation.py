@@ -13,6 +13,7 @@ from jaxtyping import Array, Float64, Integer
 from jax_attn.compiling.options import compiled
 from jax_attn.domains import LARGEST_INT32, SIZE
 from jax_attn.errors import InputError
+from jax_attn.nn.inputs import check_model
 from jax_attn.nn.loss import IGNORE
 from jax_attn.training.batches import Batches
 from jax_attn.training.step import loss_fn
@@ -48,6 +49,7 @@ def evaluate(
     """
     SIZE.check("block_size", block_size)
     SIZE.check("batch_size", batch_size)
+    check_model(model)
     ids = np.asarray(tokens)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise InputError(f"tokens are ids, integers [N]; these are {ids.dtype} {ids.shape}")
@@ -91,6 +93,7 @@ def estimate_loss(
     `on_batch` as for `evaluate`.
     """
     SIZE.check("n_batches", n_batches)
+    check_model(model)
     graphdef, state = nnx.split(model)
 
     def loss_of(batch: int) -> jax.Array:

@@ -23,6 +23,7 @@ from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
+from jax_attn.nn.inputs import check_logits, check_model
 from jax_attn.nn.loss import IGNORE, next_token_loss_sum
 from jax_attn.training.batches import Batches
 
@@ -47,6 +48,7 @@ class TrainState:
     @classmethod
     def create(cls, model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
         """State before the first step; shares no array with `model`, so it may be donated."""
+        check_model(model)
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
         params, rest, opt_state = _copies_and_moments(params, rest, optimizer)
         return cls(
@@ -74,7 +76,7 @@ def loss_fn(model: Model, inputs: Integer[Array, "B T"], targets: Integer[Array,
     """Sum of the losses in nats and the number of targets that count."""
     if isinstance(model, GPT | BigramLanguageModel):
         return model.loss_sum(inputs, targets)
-    return next_token_loss_sum(model(inputs), targets)
+    return next_token_loss_sum(check_logits(model(inputs), inputs), targets)
 
 
 def loss_and_gradients(

@@ -98,7 +98,7 @@ def test_commands_can_be_pasted(call, tmp_path, monkeypatch, name):
     (again,) = COMMAND.findall(out)
     code, out, err = typed(call, again)
     assert (code, err) == (0, "")
-    assert len(out) == 1 + 500 + 1  # from the symbol of id 0: the text has no newline
+    assert len(out) == 1 + 5 + 1  # from the symbol of id 0: the text has no newline
     assert Path(name, "sample.txt").read_text()[0] == out[0] == " "
 
 

@@ -92,7 +92,7 @@ def test_a_run_shows_its_sample_and_its_folder_verbatim(made):
     run, said = made
     assert f"\n--- sample {'-' * 61}" + (run / "sample.txt").read_text("utf-8")[:-1] in said
     assert f"run      {run}\n" in said
-    assert f"sample again: {generate_command(run)} --tokens 500\n" in said
+    assert f"sample again: {generate_command(run)} --tokens 60\n" in said
 
 
 def test_a_difference_is_shown_verbatim(capsys):

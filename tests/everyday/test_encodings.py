@@ -190,6 +190,42 @@ def test_nothing_is_odd_about_the_worlds_texts(tmp_path, text):
     assert (read.text, read.remarks) == (text, [])
 
 
+SHORT = {  # texts of few different characters, which other encodings have as well
+    "one letter": "é" * (1 << 20), "pairs of letters": "éé éé éé", "capitals": "ÜÜÜÜ ÐÞÐÞ",
+    "signs": "××××× ÷÷÷÷ ½½ ¥¥", "spaces that do not break": "\xa0" * 9, "a quotation": "Spaß”",
+    "an ellipsis": "CAFÉ… CAFÉ… CAFÉ…", "another": "Ö–", "dashes": "——……——",
+    "all of Latin-1's letters": "".join(map(chr, range(0xC0, 0x100))),
+    "Chinese": "你好", "Chinese, quoted": "“你好”——他说……", "Chinese signs": "·——“”",
+    "Japanese": "はい。", "Korean": "네", "Vietnamese": "Tất cả mọi người",
+    "Finnish": "Jää ei ääni",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SHORT.values(), ids=SHORT)
+def test_nothing_is_odd_about_a_text_of_few_characters(tmp_path, text):
+    read = Read(file_of(tmp_path, text))
+    assert (read.text, read.remarks) == (text, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        pytest.param("你好世界", "gb18030", id="a greeting"),
+        pytest.param("你好世界", "big5", id="one of Taiwan"),
+        pytest.param("你好世界", "euc_jp", id="one in EUC-JP"),
+        pytest.param("春眠不觉晓处处闻啼鸟夜来风雨声花落知多少", "gb18030", id="a poem"),
+        pytest.param("Да", "cp1251", id="a Russian word"),
+        pytest.param("Привет", "koi8-r", id="another of Unix"),
+        pytest.param("été", "cp1252", id="a French one"),
+        pytest.param(FRENCH.encode().decode("cp1252", "ignore"), "utf-16", id="misread before"),
+    ],
+)
+def test_the_encoding_that_is_given_is_taken_at_its_word(tmp_path, text, encoding):
+    read = Read(file_of(tmp_path, text, encoding), encoding)
+    assert read.text == text
+    assert [r for r in read.remarks if "--encoding" in r] == []
+
+
 # --encoding.
 
 

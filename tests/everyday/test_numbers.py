@@ -52,6 +52,14 @@ FLAGS = [
     ("--optimizer.warmup-steps", "1000000000000", "warmup_steps is 1000000000000; it must be at"),
     ("--optimizer.final-fraction", "nan", "final_fraction is nan; it must be a number"),
     ("--optimizer.schedule-steps", "0", "schedule_steps is 0; it must be greater than 0"),
+    ("--optimizer.schedule-steps", "1e3", "schedule_steps is '1e3'; it must be an integer from 1"),
+    ("--steps", "1e3", "steps is '1e3'; it must be an integer from 1 to 2147483647"),
+    ("--steps", "many\nmore", r"steps is 'many\nmore'; it must be an integer from 1 to 2147483647"),
+    ("--batch-size", "", "batch_size is ''; it must be an integer from 1 to 2147483647"),
+    ("--seed", "0x10", "seed is '0x10'; it must be an integer from 0 to 4294967295"),
+    ("--eval-tokens", "all", "eval_tokens is 'all'; it must be an integer from 0 to 2147483647"),
+    ("--learning-rate", "1/3", "learning_rate is '1/3'; it must be a number from 1.1754944e-38 to"),
+    ("--optimizer.beta2", "0,99", "beta2 is '0,99'; it must be a number from 0 to 0.99999994"),
 ]
 
 
@@ -68,6 +76,7 @@ MODELS = [
     ("mini", "--model.dropout-rate", "nan", "dropout_rate is nan; it must be a number"),
     ("mini", "--model.layer-norm-epsilon", "inf", "layer_norm_epsilon is inf; it must be at most"),
     ("mini", "--model.vocab-size", "-1", "vocab_size is -1; it must be at least 0"),
+    ("mini", "--model.dropout-rate", "half", "dropout_rate is 'half'; it must be a number fro"),
     ("mini", "--model.n-layer", "1000000000", "the model's parameters and their moments would ta"),
     ("head", "--model.n-embd", "1000000000", "the model's parameters and their moments would ta"),
     ("head", "--model.head-size", "1000000000000", "head_size is 1000000000000; it must be at mo"),
@@ -100,6 +109,10 @@ SAMPLING = [
     ("--tokens", "3000000000", "--tokens is 3000000000; it must be at most 2147483647"),
     ("--tokens", "2147483647", "tokens are more than places can be counted in int32"),
     ("--seed", "-1", "--seed is -1; it must be at least 0"),
+    ("--seed", "mine", "--seed is 'mine'; it must be an integer from 0 to 4294967295"),
+    ("--tokens", "1e3", "--tokens is '1e3'; it must be an integer from 1 to 2147483647"),
+    ("--temperature", "hot", "temperature is 'hot'; it must be a number from 0 to 1e+30"),
+    ("--top-k", "5.0", "top_k is '5.0'; it must be an integer from 1 to 2147483647"),
     ("--seed", str(HUGE), f"--seed is {HUGE}; it must be at most 4294967295"),
 ]
 

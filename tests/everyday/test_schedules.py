@@ -11,7 +11,7 @@ import jax_attn as ja
 import train
 from jax_attn.config import OptimizerConfig
 from jax_attn.runs import checksums
-from tests.in_process import FOX, train_here
+from tests.in_process import FOX, one_line, train_here
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -83,9 +83,19 @@ REFUSED = [
     ("fewer than are done", "cosine", ["--steps", 3], "has made 4 steps, more than 3: give"),
     ("none", "cosine", ["--steps", 0], "steps is 0; it must be greater than 0"),
     ("too many", "cosine", ["--steps", 2**31], "steps is 2147483648; it must be at most"),
-    ("a schedule of nothing", "cosine", ["--schedule-steps", -1], "schedule_steps is -1"),
+    ("a schedule of nothing", "cosine", ["--schedule-steps", -1], "--schedule-steps is -1"),
     ("fewer, without a schedule", "constant", ["--steps", 2], "has made 4 steps, more than 2"),
     ("a rate without a schedule", "constant", ["--schedule-steps", 8], "is constant: it has no"),
+    ("a rate without a schedule, below 1", "constant", ["--schedule-steps", -9],
+     "--schedule-steps is -9; it must be greater than 0"),
+    ("a rate without a schedule, 0", "constant", ["--schedule-steps", 0],
+     "--schedule-steps is 0; it must be greater than 0"),
+    ("a power of ten", "cosine", ["--schedule-steps", "1e3"],
+     "--schedule-steps is '1e3'; it must be an integer from 1 to 2147483647"),
+    ("words", "constant", ["--schedule-steps", "twice as many"],
+     "--schedule-steps is 'twice as many'; it must be an integer from 1 to 2147483647"),
+    ("a fraction", "cosine", ["--steps", "8.5"], "--steps is '8.5'; it must be an integer from 1"),
+    ("nothing", "cosine", ["--steps", ""], "--steps is ''; it must be an integer from 1 to"),
     ("a rate of nothing", "to nothing", ["--steps", 8],
      "the learning rate would be 0 from step 4 on, where the cosine ends, and train nothing; "
      "give schedule_steps 8 or a final_fraction above 0"),
@@ -95,6 +105,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("run", "flags", "said"), [pytest.param(*row[1:], id=row[0]) for row in REFUSED]
 )
+@pytest.mark.usefixtures("unchecked")
 def test_refused_with_nothing_changed(call, copy, run, flags, said):
     folder = copy(run)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
@@ -106,6 +117,36 @@ def test_refused_with_nothing_changed(call, copy, run, flags, said):
     assert after == before
     with pytest.raises(ja.InputError):
         ja.resume(folder, **{flags[0].strip("-").replace("-", "_"): flags[1]})
+
+
+KEPT = "its settings stay what config.json says, so that all of it is one run"
+NOT_TAKEN = [
+    ("what an evaluation covers", ["--eval-tokens", 9], "--eval-tokens", KEPT),
+    ("an encoding", ["--encoding", "utf-16"], "--encoding", KEPT),
+    ("a size, with an equals sign", ["--batch-size=9"], "--batch-size", KEPT),
+    ("a switch", ["--remat"], "--remat", KEPT),
+    ("a switch, off", ["--no-remat"], "--no-remat", KEPT),
+    ("an optimizer's", ["--optimizer.beta2", 0.5], "--optimizer.beta2", KEPT),
+    ("a model's, underlined", ["--model.n_layer", 2], "--model.n-layer", KEPT),
+    ("two, of which one is taken", ["--steps", 8, "--seed", 1], "--seed", KEPT),
+    ("a preset", ["bigram"], "'bigram'", KEPT),
+    ("a folder", ["--out", "x"], "--out", "a run goes on in its own folder"),
+    ("half a flag", ["--step", 8], "--step", None),
+    ("a second run", ["more"], "'more'", None),
+    ("a flag that is none", ["-x"], "'-x'", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "named", "why"), [pytest.param(*row[1:], id=row[0]) for row in NOT_TAKEN]
+)
+@pytest.mark.parametrize("first", [True, False], ids=["run first", "run last"])
+def test_what_a_run_that_goes_on_does_not_take(call, tmp_path, words, named, why, first):
+    resume = ["--resume", tmp_path]
+    line = one_line(call(train.main, *(resume + words if first else words + resume)))
+    because = f": {why}" if why else ""
+    taken = "--steps, --schedule-steps, --data and --debug-nans"
+    assert line == f"train.py: error: --resume RUN takes no {named}{because}; it takes {taken}"
 
 
 def test_two_parts_are_a_run_whose_schedule_ends_before_it_does(made, copy, tmp_path, capsys):
