@@ -1,7 +1,7 @@
 """A model from somebody's weights alone: what the arrays do not tell is given, or refused."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ NANOGPT = Names(
     "mlp.c_fc.weight",
     expand_axis=0,
 )
-GPT2 = Names(**(vars(NANOGPT) | {"expand_axis": 1}))
+GPT2 = replace(NANOGPT, expand_axis=1)
 NAMES: dict[Layout, Names] = {"lecture": LECTURE, "nanogpt": NANOGPT, "gpt2": GPT2}
 
 
