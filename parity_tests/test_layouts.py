@@ -245,8 +245,9 @@ def recognised(name: str, theirs: Theirs, rng: np.random.Generator) -> Checks:
     """The configuration is read off the arrays, but for the fields that are given."""
     weights = theirs.weights(rng)
     yield holds(f"{name}, layout", layout_of(weights) == theirs.layout)
-    expected = jax_attn.GPTConfig(**(SHAPE | theirs.config | theirs.fields))
-    yield holds(f"{name}, configuration", model_of(weights, **theirs.fields).config == expected)
+    fields: dict[str, Any] = SHAPE | theirs.config | theirs.fields
+    model: Any = model_of(weights, **theirs.fields)
+    yield holds(f"{name}, configuration", model.config == jax_attn.GPTConfig(**fields))
 
 
 def small_models(rng: np.random.Generator) -> Checks:
@@ -331,7 +332,7 @@ def refusals(rng: np.random.Generator) -> Checks:
     anti = masked | {mask: masked[mask].swapaxes(2, 3)}
     longer = np.concatenate([masked[wte], masked[wte][:1]])
     heads = {"n_head": H}
-    cases: dict[str, tuple[str, StateDict, dict[str, Any]]] = {
+    cases: dict[str, tuple[str, Any, dict[str, Any]]] = {
         "another layout": ("layout 'gpt2', not 'nanogpt'", conv, {"layout": "nanogpt"} | heads),
         "turned": ("layout 'nanogpt', not 'gpt2'", linear, {"layout": "gpt2"} | heads),
         "a query-key-value of no layout": (c_attn, linear | {c_attn: linear[c_attn][1:]}, heads),
@@ -352,7 +353,7 @@ def refusals(rng: np.random.Generator) -> Checks:
             {"tie_embeddings": False} | heads,
         ),
         "anti-causal": (mask, anti, heads),
-        "masked by nothing": (score, conv | {score: np.float32(-1)}, heads),
+        "masked by nothing": (score, conv | {score: np.array(-1.0)}, heads),
         "two names of one": (wte, linear | {f"module.{wte}": linear[wte]}, heads),
         "a bias of the head": ("lm_head.bias", linear | {"lm_head.bias": np.zeros(V)}, heads),
     }

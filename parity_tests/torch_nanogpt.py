@@ -77,25 +77,23 @@ class NanoGPT(nn.Module):
         gelu: str = "none",
     ) -> None:
         super().__init__()
+        wte, wpe = nn.Embedding(vocab_size, n_embd), nn.Embedding(block_size, n_embd)
         blocks = [Block(n_embd, n_head, block_size, bias, masks, gelu) for _ in range(n_layer)]
+        ln_f = nn.LayerNorm(n_embd, eps=1e-5, bias=bias)
         self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(vocab_size, n_embd),
-                "wpe": nn.Embedding(block_size, n_embd),
-                "h": nn.ModuleList(blocks),
-                "ln_f": nn.LayerNorm(n_embd, eps=1e-5, bias=bias),
-            }
+            {"wte": wte, "wpe": wpe, "h": nn.ModuleList(blocks), "ln_f": ln_f}
         )
         self.lm_head = nn.Linear(n_embd, vocab_size, bias=False)
         if tied:
-            self.lm_head.weight = self.transformer["wte"].weight
+            self.lm_head.weight = wte.weight
 
     def forward(self, idx: Tensor) -> dict[str, Any]:
         """The residual stream before each block and after the last norm, all weights, logits."""
         positions = torch.arange(idx.shape[1])
         x = self.transformer["wte"](idx) + self.transformer["wpe"](positions)
         hidden, weights = [x], []
-        for block in self.blocks():
+        for block in self.transformer["h"].children():
+            assert isinstance(block, Block)
             weights.append(block.attn.weights(block.ln_1(x)))
             x = block(x)
             hidden.append(x)
@@ -105,6 +103,3 @@ class NanoGPT(nn.Module):
             "wei": torch.stack(weights),
             "logits": self.lm_head(hidden[-1]),
         }
-
-    def blocks(self) -> list[Block]:
-        return [block for block in self.transformer["h"] if isinstance(block, Block)]

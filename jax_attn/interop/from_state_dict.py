@@ -1,6 +1,6 @@
 """A model from somebody's weights alone: what the arrays do not tell is given, or refused."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -107,7 +107,8 @@ def model_of(
 
 def _bigram(arrays: Arrays, given: Mapping[str, Any], dtypes: Any) -> BigramLanguageModel:
     vocab_size, _ = _shape(arrays, LECTURE.token)
-    _require_agreement(given, {"vocab_size": vocab_size}, "a bigram model")
+    _require_known("a bigram model", given, ["vocab_size"])
+    _require_agreement(given, {"vocab_size": vocab_size})
     return _filled(
         lambda: BigramLanguageModel(vocab_size, rngs=nnx.Rngs(0), **dtypes), arrays, "lecture"
     )
@@ -120,7 +121,8 @@ def _single_head(arrays: Arrays, given: Mapping[str, Any], dtypes: Any) -> Singl
         "n_embd": _shape(arrays, LECTURE.token)[1],
         "head_size": _shape(arrays, "sa_head.key.weight")[0],
     }
-    _require_agreement(given, told, "a single-head model")
+    _require_known("a model of one head", given, list(told))
+    _require_agreement(given, told)
     return _filled(
         lambda: SingleHeadLanguageModel(**told, rngs=nnx.Rngs(0), **dtypes), arrays, "lecture"
     )
@@ -128,6 +130,7 @@ def _single_head(arrays: Arrays, given: Mapping[str, Any], dtypes: Any) -> Singl
 
 def gpt_config_of(arrays: Arrays, layout: Layout, given: Mapping[str, Any]) -> GPTConfig:
     """A GPT's configuration by its arrays and what is `given` of it; see `model_of`."""
+    _require_known("a GPT", given, [field.name for field in fields(GPTConfig)])
     names = NAMES[layout]
     vocab_size, n_embd = _shape(arrays, names.token)
     told: dict[str, Any] = {
@@ -149,11 +152,10 @@ def gpt_config_of(arrays: Arrays, layout: Layout, given: Mapping[str, Any]) -> G
             "n_head, the number of heads, cannot be told from the arrays: give it, as n_head=12 "
             "(nanoGPT keeps it in model_args, Hugging Face in config.json)"
         )
-    known = {field.name for field in fields(GPTConfig)}
     if given.get("n_inner") == 4 * n_embd:
         given = {**given, "n_inner": 0}
-    untold = {name: given[name] for name in given if name in known and name not in told}
-    _require_agreement({n: v for n, v in given.items() if n not in untold}, told, "a GPT")
+    _require_agreement(given, told)
+    untold = {name: value for name, value in given.items() if name not in told}
     output = arrays.get("lm_head.weight")
     # What should be there and is not is missing, and no sign of anything, in the lecture's names.
     tied = layout != "lecture" if output is None else _same(output, arrays[names.token])
@@ -171,12 +173,16 @@ def _activation(arrays: Arrays, layout: Layout, told: Mapping[str, Any], tied: b
     return "gelu_tanh" if masks and told["linear_bias"] and not tied else "gelu"
 
 
-def _require_agreement(given: Mapping[str, Any], told: Mapping[str, Any], what: str) -> None:
-    """InputError for given fields that the model has not, or that the arrays contradict."""
+def _require_known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"{what} has no {name}; it has {', '.join(known)}")
+
+
+def _require_agreement(given: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """InputError for given fields that the arrays contradict."""
     for name, value in given.items():
-        if name not in told:
-            raise InputError(f"{what} of these arrays has no {name}; it has {', '.join(told)}")
-        if value != told[name]:
+        if name in told and value != told[name]:
             raise InputError(f"{name} is given as {value!s:.40}, but the arrays have {told[name]}")
 
 

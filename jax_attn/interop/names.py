@@ -8,6 +8,7 @@ import numpy as np
 from jax_attn.errors import InputError
 from jax_attn.interop.layouts import Layout
 
+FUSED = ".attn.c_attn.weight"
 BODY = ("wte.", "wpe.", "h.", "ln_f.")  # what GPT-2 without its head leaves the prefix from
 
 
@@ -40,8 +41,15 @@ def layout_of(state_dict: Mapping[str, Any]) -> Layout:
 
     Values are arrays, tensors or anything else with a `shape`. InputError when there is none.
     """
-    found = look_of({name: state_dict[given] for name, given in plain_names(state_dict).items()})
+    named = {name: state_dict[given] for name, given in plain_names(state_dict).items()}
+    found = look_of(named)
     if found is None:
+        for name, value in named.items():
+            if name.endswith(FUSED):
+                raise InputError(
+                    f"{name} has shape {_shape(value)}: query, key and value together are three "
+                    "times as many as channels, [C 3C] in layout gpt2, [3C C] in nanogpt"
+                )
         some = ", ".join(list(state_dict)[:3]) or "none"
         raise InputError(
             "no weights of a layout that is known: lecture has token_embedding_table.weight, "
@@ -56,10 +64,15 @@ def look_of(state_dict: Mapping[str, Any]) -> Layout | None:
     if "token_embedding_table.weight" in state_dict:
         return "lecture"
     for name, value in state_dict.items():
-        if name.startswith("transformer.h.") and name.endswith(".attn.c_attn.weight"):
-            match tuple(getattr(value, "shape", None) or np.shape(value)):
+        if name.endswith(FUSED):
+            match _shape(value):
                 case (rows, columns) if columns == 3 * rows:
                     return "gpt2"
                 case (rows, columns) if rows == 3 * columns:
                     return "nanogpt"
     return None
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    shape = getattr(value, "shape", None)
+    return np.shape(value) if shape is None else tuple(shape)
