@@ -54,11 +54,20 @@ class GPTConfig:
     tie_embeddings: bool = False  # use the token embedding as the output matrix
     head_bias: bool = True  # bias on the logits
     layer_norm_epsilon: float = 1e-5  # inside the square root; torch's default, not flax's 1e-6
+    linear_bias: bool = True  # bias on the projections after attention and in the feed-forward
+    norm_bias: bool = True  # bias of the layer norms
+    # multiplies the scores; None = head_size**-0.5. The lecture notebook's last cell has
+    # n_embd**-0.5
+    attention_scale: float | None = None
+    n_inner: int = 0  # channels inside the feed-forward; 0 = 4 * n_embd
 
     def __post_init__(self) -> None:
         require(self, SIZE, "vocab_size", "block_size", "n_layer", "n_head", "n_embd")
         require(self, POSITIVE, "layer_norm_epsilon")
         require(self, DROPOUT_RATE, "dropout_rate")
+        require(self, COUNT, "n_inner")
+        if self.attention_scale is not None:
+            require(self, POSITIVE, "attention_scale")
         if self.n_embd % self.n_head:
             raise InputError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: "
@@ -73,6 +82,11 @@ class GPTConfig:
     def head_size(self) -> int:
         """K, the channels of one head."""
         return self.n_embd // self.n_head
+
+    @property
+    def feed_forward_size(self) -> int:
+        """Channels inside the feed-forward."""
+        return self.n_inner or 4 * self.n_embd
 
     @classmethod
     def lecture(cls, **overrides: Any) -> GPTConfig:
@@ -137,6 +151,10 @@ class GPTShape:
     tie_embeddings: bool = False  # token embedding used as output matrix
     head_bias: bool = True  # bias on the logits
     layer_norm_epsilon: float = 1e-5  # inside the square root
+    linear_bias: bool = True  # bias after attention and in the feed-forward
+    norm_bias: bool = True  # bias of the layer norms
+    attention_scale: float | None = None  # multiplies the scores; None = head_size**-0.5
+    n_inner: int = 0  # channels inside the feed-forward; 0 = 4 * n_embd
     vocab_size: int = 0  # ids the model knows; 0 = as many as the corpus has symbols
 
     def __post_init__(self) -> None:
@@ -281,6 +299,8 @@ def _checked(cls: Any, fields: dict[str, Any]) -> Any:
             fits = type(value) in (int, float)
         elif hint == int | None:
             fits = value is None or type(value) is int
+        elif hint == float | None:
+            fits = value is None or type(value) in (int, float)
         else:
             fits = hint not in (int, str, bool) or type(value) is hint
         if not fits:

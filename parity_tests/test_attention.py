@@ -40,6 +40,7 @@ def checks(seed: int) -> Checks:
         "multi-head": pairs.multi_head(),
         "encoder multi-head": pairs.multi_head(causal=False),
         "biased multi-head": pairs.multi_head(qkv_bias=True),
+        "unscaled multi-head without biases": pairs.multi_head(proj_bias=False, scale=1.0),
         "one-head multi-head": pairs.multi_head(C, 1),
     }
     for name, pair in heads.items():

@@ -111,7 +111,8 @@ def places(name: str, pair: Pair, rng: np.random.Generator) -> Check:
                 ("ffwd.expand", "ffwd.net.0"),
                 ("ffwd.contract", "ffwd.net.2"),
             ):
-                by_hand[f"{block}.{ours}.{kernel}"] = weights[f"{block}.{theirs}.{part}"].T
+                if f"{block}.{theirs}.{part}" in weights:
+                    by_hand[f"{block}.{ours}.{kernel}"] = weights[f"{block}.{theirs}.{part}"].T
     by_hand |= norm_by_hand(weights, "ln_f")
     if "lm_head.weight" in weights:
         by_hand["lm_head.kernel"] = weights["lm_head.weight"].T
@@ -127,7 +128,8 @@ def places(name: str, pair: Pair, rng: np.random.Generator) -> Check:
 
 
 def norm_by_hand(weights: StateDict, name: str) -> StateDict:
-    return {f"{name}.scale": weights[f"{name}.weight"], f"{name}.bias": weights[f"{name}.bias"]}
+    parts = {"scale": f"{name}.weight", "bias": f"{name}.bias"}
+    return {f"{name}.{part}": weights[whole] for part, whole in parts.items() if whole in weights}
 
 
 def square_probes(rng: np.random.Generator) -> Checks:

@@ -37,7 +37,8 @@ MODELS = {
     "single head": pairs.single_head(),
     "lecture GPT": pairs.gpt("lecture", block_size=WINDOW),
     "gpt2 GPT": pairs.gpt("gpt2", block_size=WINDOW),
-    "a model without a cache": pairs.gpt("gelu", block_size=WINDOW),
+    "bare GPT": pairs.gpt("bare", block_size=WINDOW),
+    "a model without a cache": pairs.gpt("bare", block_size=WINDOW),
 }
 
 
@@ -58,7 +59,7 @@ GREEDY: dict[str, Any] = {"temperature": 0.0}
 def checks(seed: int) -> Checks:
     rng = np.random.default_rng(seed)
     yield from sample_checks(rng)
-    for name in ("lecture GPT", "gpt2 GPT", "single head"):
+    for name in ("lecture GPT", "gpt2 GPT", "bare GPT", "single head"):
         yield from step_checks(name, MODELS[name], WINDOW, rng)
     for name, settings, lengths in (
         ("lecture GPT", GREEDY, (3, 9)),

@@ -58,7 +58,7 @@ def test_page_and_json_hold_every_rung(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rungs", "nonsense"], "no such rung: nonsense; there are bridge, data"),
+        (["--rungs", "nonsense"], "no such rung: nonsense; there are bridge, layouts, data"),
         (["--seeds", "0"], "--seeds is 0; it must be at least 1"),
     ],
 )

@@ -62,6 +62,9 @@ PAIRS: dict[str, Callable[..., tuple[MakeReference, Any]]] = {
         tie_embeddings=True,
         head_bias=False,
     ),
+    "gpt of other parts": partial(
+        gpt_pair, linear_bias=False, norm_bias=False, attention_scale=0.3, n_inner=11
+    ),
     # Fewer than 16 values are drawn in pairs, and the second of a pair may wait for the next layer.
     "gpt of tiny layers": partial(gpt_pair, vocab_size=3, block_size=3, n_embd=3, n_head=3),
     "lecture": lambda: (torch_ref.GPTLanguageModel, GPT(GPTConfig.lecture(), rngs=nnx.Rngs(0))),
@@ -113,7 +116,9 @@ def test_batches(seed: int) -> None:
     assert_same(generator.rand(3), torch.rand(3))
 
 
-@pytest.mark.parametrize("name", ["bigram", "head", "gpt", "gpt with every option"])
+@pytest.mark.parametrize(
+    "name", ["bigram", "head", "gpt", "gpt with every option", "gpt of other parts"]
+)
 @pytest.mark.parametrize("prompt_length", [1, 5, 12])
 def test_sampled_text(name: str, prompt_length: int) -> None:
     """Two rows at once, past the block size, from peaked and flat distributions alike."""

@@ -61,14 +61,16 @@ class MultiHeadAttention(nn.Module):
         dropout: float = 0.0,
         causal: bool = True,
         qkv_bias: bool = False,
+        proj_bias: bool = True,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         head_size = n_embd // num_heads
         self.heads = nn.ModuleList(
-            Head(n_embd, head_size, block_size, dropout, causal=causal, bias=qkv_bias)
+            Head(n_embd, head_size, block_size, dropout, causal, scale, qkv_bias)
             for _ in range(num_heads)
         )
-        self.proj = nn.Linear(n_embd, n_embd)
+        self.proj = nn.Linear(n_embd, n_embd, bias=proj_bias)
         self.dropout = nn.Dropout(dropout)
 
     def weights(self, x: Tensor, context: Tensor | None = None) -> Tensor:

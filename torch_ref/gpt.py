@@ -15,14 +15,22 @@ ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """Linear to 4C, activation, linear back, dropout."""
+    """Linear to 4C (or n_inner), activation, linear back, dropout."""
 
-    def __init__(self, n_embd: int, dropout: float = 0.0, activation: str = "relu") -> None:
+    def __init__(
+        self,
+        n_embd: int,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        bias: bool = True,
+        n_inner: int = 0,
+    ) -> None:
         super().__init__()
+        inner = n_inner or 4 * n_embd
         self.net = nn.Sequential(
-            nn.Linear(n_embd, 4 * n_embd),
+            nn.Linear(n_embd, inner, bias=bias),
             ACTIVATIONS[activation](),
-            nn.Linear(4 * n_embd, n_embd),
+            nn.Linear(inner, n_embd, bias=bias),
             nn.Dropout(dropout),
         )
 
@@ -42,12 +50,24 @@ class Block(nn.Module):
         activation: str = "relu",
         qkv_bias: bool = False,
         layer_norm_epsilon: float = 1e-5,
+        linear_bias: bool = True,
+        norm_bias: bool = True,
+        attention_scale: float | None = None,
+        n_inner: int = 0,
     ) -> None:
         super().__init__()
-        self.sa = MultiHeadAttention(n_embd, n_head, block_size, dropout, qkv_bias=qkv_bias)
-        self.ffwd = FeedForward(n_embd, dropout, activation)
-        self.ln1 = nn.LayerNorm(n_embd, eps=layer_norm_epsilon)
-        self.ln2 = nn.LayerNorm(n_embd, eps=layer_norm_epsilon)
+        self.sa = MultiHeadAttention(
+            n_embd,
+            n_head,
+            block_size,
+            dropout,
+            qkv_bias=qkv_bias,
+            proj_bias=linear_bias,
+            scale=attention_scale,
+        )
+        self.ffwd = FeedForward(n_embd, dropout, activation, linear_bias, n_inner)
+        self.ln1 = nn.LayerNorm(n_embd, eps=layer_norm_epsilon, bias=norm_bias)
+        self.ln2 = nn.LayerNorm(n_embd, eps=layer_norm_epsilon, bias=norm_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.sa(self.ln1(x))
@@ -56,7 +76,12 @@ class Block(nn.Module):
 
 
 class GPTLanguageModel(nn.Module):
-    """The defaults are the lecture's final model: 10.8 M parameters."""
+    """The defaults are the lecture's final model: 10.8 M parameters.
+
+    linear_bias: of the projections after attention and in the feed-forward. attention_scale: None
+    is head_size ** -0.5; the last cell of the lecture's notebook has n_embd ** -0.5. n_inner: the
+    feed-forward's channels, 0 is 4 * n_embd.
+    """
 
     def __init__(
         self,
@@ -71,17 +96,33 @@ class GPTLanguageModel(nn.Module):
         tie_embeddings: bool = False,
         head_bias: bool = True,
         layer_norm_epsilon: float = 1e-5,
+        linear_bias: bool = True,
+        norm_bias: bool = True,
+        attention_scale: float | None = None,
+        n_inner: int = 0,
     ) -> None:
         super().__init__()
         self.token_embedding_table = nn.Embedding(vocab_size, n_embd)
         self.position_embedding_table = nn.Embedding(block_size, n_embd)
         self.blocks = nn.Sequential(
             *[
-                Block(n_embd, n_head, block_size, dropout, activation, qkv_bias, layer_norm_epsilon)
+                Block(
+                    n_embd,
+                    n_head,
+                    block_size,
+                    dropout,
+                    activation,
+                    qkv_bias,
+                    layer_norm_epsilon,
+                    linear_bias,
+                    norm_bias,
+                    attention_scale,
+                    n_inner,
+                )
                 for _ in range(n_layer)
             ]
         )
-        self.ln_f = nn.LayerNorm(n_embd, eps=layer_norm_epsilon)
+        self.ln_f = nn.LayerNorm(n_embd, eps=layer_norm_epsilon, bias=norm_bias)
         self.lm_head = nn.Linear(n_embd, vocab_size, bias=head_bias)
         self.block_size = block_size
         self.apply(self._init_weights)

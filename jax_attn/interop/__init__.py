@@ -5,7 +5,16 @@ transposed. The same list is read in both directions, so that one is the inverse
 together the entries use every number of every parameter once.
 """
 
-from jax_attn.interop.layouts import Layout
+from jax_attn.interop.from_state_dict import model_of
+from jax_attn.interop.layouts import LAYOUTS, Layout
+from jax_attn.interop.names import layout_of
 from jax_attn.interop.state_dict import load_state_dict, to_state_dict
 
-__all__ = ["Layout", "load_state_dict", "to_state_dict"]
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "layout_of",
+    "load_state_dict",
+    "model_of",
+    "to_state_dict",
+]

@@ -23,7 +23,7 @@ from jax_attn.nn.ops.products import matmul, matmul_rows
 
 
 class FeedForward(nnx.Module):
-    """Linear to 4C, activation, linear back, dropout."""
+    """Linear to 4C or n_inner, activation, linear back, dropout."""
 
     def __init__(
         self,
@@ -35,15 +35,17 @@ class FeedForward(nnx.Module):
     ) -> None:
         self.expand = linear(
             config.n_embd,
-            4 * config.n_embd,
+            config.feed_forward_size,
+            use_bias=config.linear_bias,
             kernel_init=normal(init_std(config)),
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,
         )
         self.contract = linear(
-            4 * config.n_embd,
+            config.feed_forward_size,
             config.n_embd,
+            use_bias=config.linear_bias,
             kernel_init=normal(residual_std(config)),
             rngs=rngs,
             dtype=dtype,
@@ -72,6 +74,7 @@ class Block(nnx.Module):
         self.ln1 = layer_norm(
             config.n_embd,
             epsilon=config.layer_norm_epsilon,
+            use_bias=config.norm_bias,
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,
@@ -81,6 +84,8 @@ class Block(nnx.Module):
             config.n_head,
             dropout_rate=config.dropout_rate,
             qkv_bias=config.qkv_bias,
+            proj_bias=config.linear_bias,
+            scale=config.attention_scale,
             kernel_init=normal(init_std(config)),
             proj_init=normal(residual_std(config)),
             rngs=rngs,
@@ -90,6 +95,7 @@ class Block(nnx.Module):
         self.ln2 = layer_norm(
             config.n_embd,
             epsilon=config.layer_norm_epsilon,
+            use_bias=config.norm_bias,
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,
@@ -156,6 +162,7 @@ class GPT(nnx.Module):
         self.ln_f = layer_norm(
             config.n_embd,
             epsilon=config.layer_norm_epsilon,
+            use_bias=config.norm_bias,
             rngs=rngs,
             dtype=dtype,
             param_dtype=param_dtype,

@@ -254,6 +254,8 @@ class MultiHeadAttention(nnx.Module):
         causal: position t sees positions 0..t only.
         dropout_rate: on the attention weights and on the output, once `train()` is called.
         qkv_bias: bias on query, key and value, as in GPT-2; the lecture has none.
+        proj_bias: bias on the projection.
+        scale: multiplies the scores; None means K**-0.5.
         kernel_init, proj_init: initial matrices; None means torch's nn.Linear.
     """
 
@@ -265,6 +267,8 @@ class MultiHeadAttention(nnx.Module):
         causal: bool = True,
         dropout_rate: float = 0.0,
         qkv_bias: bool = False,
+        proj_bias: bool = True,
+        scale: float | None = None,
         rngs: nnx.Rngs,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -287,6 +291,7 @@ class MultiHeadAttention(nnx.Module):
         self.proj = linear(
             n_embd,
             n_embd,
+            use_bias=proj_bias,
             kernel_init=proj_init,
             rngs=rngs,
             dtype=dtype,
@@ -297,6 +302,7 @@ class MultiHeadAttention(nnx.Module):
         self.n_embd = n_embd
         self.n_head = n_head
         self.causal = causal
+        self.scale = scale
 
     def _split_heads(self, x: Float[Array, "B T C"]) -> Float[Array, "B H T K"]:
         batch, length, channels = x.shape
@@ -318,7 +324,7 @@ class MultiHeadAttention(nnx.Module):
         """The weights of every head, before dropout; rows sum to 1."""
         query, key, _ = self._query_key_value(x, context)
         mask = causal_mask(x.shape[1]) if self.causal and context is None else None
-        return attention_weights(query, key, mask=mask)
+        return attention_weights(query, key, mask=mask, scale=self.scale)
 
     def __call__(
         self, x: Float[Array, "B T C"], context: Float[Array, "B S C"] | None = None
@@ -328,10 +334,10 @@ class MultiHeadAttention(nnx.Module):
         query, key, value = self._query_key_value(x, context)
         if self.attention_dropout.rate > 0 and not self.attention_dropout.deterministic:
             mask = causal_mask(x.shape[1]) if causal else None
-            weights = attention_weights(query, key, mask=mask)
+            weights = attention_weights(query, key, mask=mask, scale=self.scale)
             heads = attend(self.attention_dropout(weights), value)
         else:
-            heads = dot_product_attention(query, key, value, causal=causal)
+            heads = dot_product_attention(query, key, value, causal=causal, scale=self.scale)
         joined = heads.swapaxes(1, 2).reshape(x.shape)
         return self.output_dropout(self.proj(joined))
 
@@ -347,7 +353,9 @@ class MultiHeadAttention(nnx.Module):
         # One product on every device: a single position's result costs nothing to take apart.
         query, key, value = map(self._split_heads, jnp.split(self.qkv(x), 3, axis=-1))
         past = past.write(KeyValues(_merged(key), _merged(value)), position)
-        weights = attention_weights(_merged(query), past.keys, mask=past.seen(position))
+        weights = attention_weights(
+            _merged(query), past.keys, mask=past.seen(position), scale=self.scale
+        )
         return self.proj(attend(weights, past.values).reshape(x.shape)), past
 
 

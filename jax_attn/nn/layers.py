@@ -79,9 +79,8 @@ class LayerNorm(nnx.LayerNorm):
         if mask is not None:
             return super().__call__(x, mask=mask)
         assert self.scale is not None
-        assert self.bias is not None
-        scale, bias = self.scale[...], self.bias[...]
-        dtype = self.dtype or jnp.result_type(x, scale, bias)
+        scale, bias = self.scale[...], None if self.bias is None else self.bias[...]
+        dtype = self.dtype or jnp.result_type(x, scale, scale if bias is None else bias)
         return normalize(x, scale, bias, self.epsilon, dtype)
 
 
@@ -89,6 +88,7 @@ def layer_norm(
     n_embd: int,
     *,
     epsilon: float,
+    use_bias: bool = True,
     rngs: nnx.Rngs,
     dtype: DTypeLike | None,
     param_dtype: DTypeLike,
@@ -97,6 +97,7 @@ def layer_norm(
     return LayerNorm(
         n_embd,
         epsilon=epsilon,
+        use_bias=use_bias,
         use_fast_variance=False,
         rngs=rngs,
         dtype=dtype,

@@ -26,7 +26,9 @@ def require_memory(config: TrainConfig) -> None:
 def _least_parameters(shape: ModelShape, block_size: int) -> int:
     """Those of the matrices, without the vocabulary's."""
     if isinstance(shape, GPTShape):
-        return shape.n_embd * (12 * shape.n_layer * shape.n_embd + block_size + shape.vocab_size)
+        inner = shape.n_inner or 4 * shape.n_embd
+        a_layer = 4 * shape.n_embd + 2 * inner
+        return shape.n_embd * (shape.n_layer * a_layer + block_size + shape.vocab_size)
     if isinstance(shape, HeadShape):
         return shape.n_embd * (3 * shape.head_size + block_size)
     return 0

@@ -39,9 +39,10 @@ def gpt(weights: Mapping[str, Array], idx: NDArray[Any], config: Any) -> dict[st
         return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
 
     def norm(name: str, x: Array) -> Array:
-        scale, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        return layer_norm(x, scale, bias, config.layer_norm_epsilon)
+        bias = weights.get(f"{name}.bias", np.zeros(config.n_embd))
+        return layer_norm(x, weights[f"{name}.weight"], bias, config.layer_norm_epsilon)
 
+    scale = config.attention_scale or 1 / math.sqrt(config.head_size)
     length, states = idx.shape[1], {}
     future = np.triu(np.ones((length, length), bool), 1)
     x = weights["token_embedding_table.weight"][idx]
@@ -51,7 +52,7 @@ def gpt(weights: Mapping[str, Array], idx: NDArray[Any], config: Any) -> dict[st
         for h in range(config.n_head):
             head = f"blocks.{i}.sa.heads.{h}"
             scores = linear(f"{head}.query", seen) @ linear(f"{head}.key", seen).swapaxes(1, 2)
-            scores = np.where(future, -np.inf, scores / math.sqrt(config.head_size))
+            scores = np.where(future, -np.inf, scores * scale)
             matrices.append(softmax(scores))
             outputs.append(matrices[-1] @ linear(f"{head}.value", seen))
         x = x + linear(f"blocks.{i}.sa.proj", np.concatenate(outputs, axis=-1))

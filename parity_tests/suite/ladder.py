@@ -13,6 +13,7 @@ from parity_tests.suite.tiers import Checks, remember_results
 
 RUNGS: dict[str, str] = {
     "bridge": "every weight in its place, and back",
+    "layouts": "state dicts of others, both ways",
     "data": "tokens, split, batches",
     "averaging": "the running mean, three ways",
     "primitives": "linear, embedding, layer norm, activations",

@@ -16,7 +16,7 @@ NO_BUG = "no bug"  # the port as it is, which every rung must pass
 BY_NAME = {mutant.name: mutant for mutant in REGISTRY}
 
 # Seconds each, which a bug below them costs for nothing: they are run for their own bugs only.
-LONG_RUNGS = ("gradients", "accelerators", "trajectory", "generation", "dropout")
+LONG_RUNGS = ("layouts", "gradients", "accelerators", "trajectory", "generation", "dropout")
 
 
 @dataclass(frozen=True)

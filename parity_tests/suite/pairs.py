@@ -41,7 +41,15 @@ STYLES: dict[str, dict[str, Any]] = {
         "tie_embeddings": True,
         "head_bias": False,
     },
-    "gelu": {"activation": "gelu"},
+    # nanoGPT's without biases, with the scale of the lecture notebook's last cell.
+    "bare": {
+        "activation": "gelu",
+        "tie_embeddings": True,
+        "head_bias": False,
+        "linear_bias": False,
+        "norm_bias": False,
+        "attention_scale": C**-0.5,
+    },
 }
 
 
@@ -123,7 +131,10 @@ def head(in_features: int = C, head_size: int = K, **options: Any) -> Pair:
 
 @cache
 def multi_head(n_embd: int = C, n_head: int = H, dropout: float = 0.0, **options: Any) -> Pair:
-    """Per-head reference against fused port; `options` are `causal`, `qkv_bias`."""
+    """Per-head reference against fused port.
+
+    `options` are `causal`, `qkv_bias`, `proj_bias`, `scale`.
+    """
     return Pair(
         lambda: torch_ref.MultiHeadAttention(n_embd, n_head, BLOCK, dropout, **options),
         lambda rngs, dtype: jax_attn.MultiHeadAttention(
@@ -145,7 +156,17 @@ def feed_forward(activation: str = "relu", dropout: float = 0.0) -> Pair:
 def block(style: str = "lecture", dropout: float = 0.0) -> Pair:
     config = gpt_config(**STYLES[style], dropout_rate=dropout)
     return Pair(
-        lambda: torch_ref.Block(C, H, BLOCK, dropout, config.activation, config.qkv_bias),
+        lambda: torch_ref.Block(
+            C,
+            H,
+            BLOCK,
+            dropout,
+            config.activation,
+            config.qkv_bias,
+            linear_bias=config.linear_bias,
+            norm_bias=config.norm_bias,
+            attention_scale=config.attention_scale,
+        ),
         lambda rngs, dtype: jax_attn.Block(config, rngs=rngs, param_dtype=dtype),
     )
 
@@ -184,6 +205,11 @@ def gpt(style: str = "lecture", compute_dtype: DTypeLike | None = None, **overri
             qkv_bias=config.qkv_bias,
             tie_embeddings=config.tie_embeddings,
             head_bias=config.head_bias,
+            layer_norm_epsilon=config.layer_norm_epsilon,
+            linear_bias=config.linear_bias,
+            norm_bias=config.norm_bias,
+            attention_scale=config.attention_scale,
+            n_inner=config.n_inner,
         ),
         lambda rngs, dtype: jax_attn.GPT(config, rngs=rngs, dtype=compute_dtype, param_dtype=dtype),
     )

@@ -16,7 +16,7 @@ from jax_attn.nn.ops.own_derivative import own_derivative
 def normalize(
     x: Float[Array, "*batch C"],
     scale: Float[Array, " C"],
-    bias: Float[Array, " C"],
+    bias: Float[Array, " C"] | None,
     epsilon: float,
     dtype: DTypeLike,
 ) -> Float[Array, "*batch C"]:
@@ -33,7 +33,8 @@ def _forward(x, scale, bias, epsilon, dtype):
     centered = wide - mean
     variance = (centered * centered).mean(axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(variance + epsilon)
-    normalized = centered * inverse * scale + bias
+    normalized = centered * inverse * scale
+    normalized = normalized if bias is None else normalized + bias
     return normalized.astype(dtype), (x, scale, bias, mean, inverse)
 
 
@@ -43,7 +44,8 @@ def _backward(epsilon, dtype, saved, dy):
     dx, dscale, dbias = jax.lax.platform_dependent(
         x, scale, mean, inverse, dy, cpu=_on_cpu, default=partial(_elsewhere, epsilon=epsilon)
     )
-    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype)
+    dbias = None if bias is None else dbias.astype(bias.dtype)
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias
 
 
 normalize.defvjp(_forward, _backward)

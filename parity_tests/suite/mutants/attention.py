@@ -96,7 +96,7 @@ MUTANTS = [
     _mutant(
         "kernel sees the future",
         "the output is not causal, though the weights that it reports are",
-        edited(f"{MULTI}.__call__", "value, causal=causal)", "value, causal=False)"),
+        edited(f"{MULTI}.__call__", "value, causal=causal,", "value, causal=False,"),
     ),
     _mutant(
         "blocks masked from the start",

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from jax_attn.interop import layouts, state_dict
+from jax_attn.interop import entries, gpt2_layouts, lecture_layout, state_dict
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited, wrapped
 
 LOAD = f"{state_dict.__name__}:load_state_dict"
 NAMES = f"{state_dict.__name__}:_require_names"
-LAYOUTS = layouts.__name__
+SAME = f"{state_dict.__name__}:_require_same"
+FILL = f"{state_dict.__name__}:fill"
+ENTRIES = entries.__name__
+LECTURE = lecture_layout.__name__
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -63,18 +66,18 @@ MUTANTS = [
     _mutant(
         "square matrices not transposed",
         "a shape check cannot see it, nor can a round trip",
-        wrapped(f"{LAYOUTS}:_linear", _square_kept),
+        wrapped(f"{ENTRIES}:linear", _square_kept),
     ),
     _mutant(
         "square Conv1D transposed",
         "GPT-2's c_proj is [in, out] already",
-        wrapped(f"{LAYOUTS}:_conv1d", _square_transposed),
+        wrapped(f"{gpt2_layouts.__name__}:_conv1d", _square_transposed),
     ),
     _mutant(
         "fused matrix filled as key, query, value",
         "for query, key, value",
         edited(
-            f"{LAYOUTS}:_lecture_heads",
+            f"{LECTURE}:_heads",
             '("query", "key", "value")',
             '("key", "query", "value")',
         ),
@@ -83,7 +86,7 @@ MUTANTS = [
         "parts interleaved by head",
         "q k v of head 0, then of head 1",
         edited(
-            f"{LAYOUTS}:_lecture_heads",
+            f"{LECTURE}:_heads",
             "part * n_embd + head * head_size",
             "(head * 3 + part) * head_size",
         ),
@@ -92,7 +95,7 @@ MUTANTS = [
         "heads in reverse",
         "the last first",
         edited(
-            f"{LAYOUTS}:_lecture_heads",
+            f"{LECTURE}:_heads",
             "part * n_embd + head * head_size",
             "part * n_embd + (attention.n_head - 1 - head) * head_size",
         ),
@@ -101,7 +104,7 @@ MUTANTS = [
         "lone head's query and key swapped",
         "both have one shape",
         edited(
-            f"{LAYOUTS}:_lecture_head",
+            f"{LECTURE}:_head",
             '(("key", head.key), ("query", head.query)',
             '(("query", head.key), ("key", head.query)',
         ),
@@ -110,25 +113,25 @@ MUTANTS = [
         "norms swapped",
         "ln1 for ln2",
         edited(
-            f"{LAYOUTS}:_lecture_block",
-            '_norm("ln1", block.ln1)\n    yield from _norm("ln2", block.ln2)',
-            '_norm("ln1", block.ln2)\n    yield from _norm("ln2", block.ln1)',
+            f"{LECTURE}:_block",
+            'norm("ln1", block.ln1)\n    yield from norm("ln2", block.ln2)',
+            'norm("ln1", block.ln2)\n    yield from norm("ln2", block.ln1)',
         ),
     ),
     _mutant(
         "scale and bias swapped",
         "of every norm",
         edited(
-            f"{LAYOUTS}:_norm",
-            '(("weight", norm.scale), ("bias", norm.bias))',
-            '(("bias", norm.scale), ("weight", norm.bias))',
+            f"{ENTRIES}:norm",
+            '(("weight", layer.scale), ("bias", layer.bias))',
+            '(("bias", layer.scale), ("weight", layer.bias))',
         ),
     ),
     _mutant(
         "blocks in reverse",
         "the last first",
         edited(
-            f"{LAYOUTS}:_lecture",
+            f"{LECTURE}:lecture",
             "enumerate(model.blocks)",
             "enumerate(reversed(model.blocks))",
         ),
@@ -148,11 +151,11 @@ MUTANTS = [
     _mutant(
         "mask not looked at",
         "an anti-causal checkpoint loads",
-        edited(LOAD, "not entry.agrees(value)", "False"),
+        edited(FILL, "elif fault := entry.fault(value):", "elif fault := None:"),
     ),
     _mutant(
         "second copy not looked at",
         "a tied matrix may contradict itself",
-        edited(LOAD, "elif not np.array_equal(target, piece):", "elif False:"),
+        edited(SAME, "if entry.alias and", "if False and"),
     ),
 ]
