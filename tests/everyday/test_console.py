@@ -152,8 +152,14 @@ def called(monkeypatch, main, *given):
         return stop.code
 
 
+HELPS = [(generate_cli.Arguments, "__doc__")]
+HELPS += [(program, "DESCRIPTION") for program in (parity_cli, benchmarks_cli)]
+
+
 @pytest.mark.parametrize("program", COMMANDS)
 def test_every_command_speaks_ascii(monkeypatch, made, program):
+    for owner, name in HELPS:  # of which some have no other signs now
+        monkeypatch.setattr(owner, name, f"{getattr(owner, name)} …")
     console = Console("ascii")
     monkeypatch.setattr(sys, "stdout", console)
     main, given = program(made)

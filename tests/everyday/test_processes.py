@@ -127,6 +127,8 @@ def test_a_run_without_pictures_is_complete(call, text, tmp_path, monkeypatch):
 def stopped(call, text, tmp_path, monkeypatch, no_pictures):
     """A run to which the signals come when it has made two steps."""
 
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests' own may be under nohup
+
     def run(*numbers):
         update = TrainingProgress.update
 
@@ -139,7 +141,8 @@ def stopped(call, text, tmp_path, monkeypatch, no_pictures):
         monkeypatch.setattr(TrainingProgress, "update", interrupt)
         return call(train.main, "bigram", *TINY, "--data", text, "--out", tmp_path / "run")
 
-    return run
+    yield run
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
@@ -160,13 +163,10 @@ def test_the_first_signal_is_answered_and_saved(stopped, tmp_path, numbers, code
     assert (tmp_path / "run/checkpoints/2/checksums.json").exists()
 
 
-def test_nohup_is_heeded(stopped, monkeypatch):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        code, out, _ = stopped(signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_nohup_is_heeded(stopped):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    code, out, _ = stopped(signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert code == 0
     assert "--- sample" in out
 

@@ -43,13 +43,19 @@ def test_help_says_what_it_does_and_how_long_it_takes(name, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())  # no folder named --help
 
 
+NEEDED = {  # a file or folder that these want, or they would say so and not see the flag
+    f"benchmarks.{name}": ["new"] for name in ("growth", "markdown", "plans", "device.__main__")
+}
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_flag_that_is_none_is_refused(name, tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(importlib.import_module(name).main, "--nonsense", "3")
+    given = [*NEEDED.get(name, []), "--nonsense", "3"]
+    code, out, err = call(importlib.import_module(name).main, *given)
     assert code == 2
     assert not out
-    assert "nonsense" in err or "Missing argument" in err or "required" in err
+    assert "nonsense" in err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 
