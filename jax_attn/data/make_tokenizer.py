@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from jax_attn.data.bpe import read_gpt2_files, train_bpe
 from jax_attn.data.byte_tokenizer import ByteTokenizer
 from jax_attn.data.char_tokenizer import CharTokenizer
+from jax_attn.data.subword_tokenizer import SubwordTokenizer
 from jax_attn.data.text_file import shown
 from jax_attn.data.tokenizer import Tokenizer
 from jax_attn.errors import InputError
@@ -36,11 +39,34 @@ def make_tokenizer(spec: str, texts: Callable[[], Iterable[str]]) -> Tokenizer:
         return CharTokenizer("".join(sorted(characters)))
     if spec == "bytes":
         return ByteTokenizer()
-    raise InputError(f"tokens {spec!r:.200}: it is to be {CHOICES}")
+    if re.fullmatch(r"bpe:[0-9]{1,9}", spec):
+        return train_bpe(int(spec.removeprefix("bpe:")), texts())
+    path = Path(spec)
+    if os.path.isdir(path):
+        return _from_folder(path)
+    if os.path.exists(path):
+        two = path.name in ("vocab.json", "merges.txt")
+        return read_gpt2_files(path.parent) if two else load_tokenizer(path)
+    raise InputError(
+        f"tokens {spec!r:.200}: there is no such choice or file; it is to be {CHOICES}"
+    )
+
+
+def _from_folder(folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").exists():
+        return load_tokenizer(folder / "tokenizer.json")
+    if (folder / "vocab.json").exists() or (folder / "merges.txt").exists():
+        return read_gpt2_files(folder)
+    raise InputError(
+        f"{shown(folder)}: a folder of a tokenizer has a tokenizer.json, or a vocab.json and a "
+        "merges.txt"
+    )
 
 
 def tokenizer_of(record: Any) -> Tokenizer:
     """What a `record()` is of. InputError for anything else."""
+    if isinstance(record, dict) and "model" in record:  # the library's own JSON
+        return SubwordTokenizer.of(record)
     kind = record.get("kind", "characters") if isinstance(record, dict) else None
     if kind == "characters":
         return CharTokenizer.of(record)
