@@ -5,14 +5,16 @@ from jax_attn.data.cache import cache_dir
 from jax_attn.data.char_tokenizer import CharTokenizer
 from jax_attn.data.corpus import BUILT_IN, Corpus, load_corpus
 from jax_attn.data.make_tokenizer import load_tokenizer, make_tokenizer, tokenizer_of
-from jax_attn.data.tokenizer import Tokenizer
+from jax_attn.data.tokenizer import UNITS, Tokenizer, UnknownCharacters
 
 __all__ = [
     "BUILT_IN",
+    "UNITS",
     "ByteTokenizer",
     "CharTokenizer",
     "Corpus",
     "Tokenizer",
+    "UnknownCharacters",
     "cache_dir",
     "load_corpus",
     "load_tokenizer",

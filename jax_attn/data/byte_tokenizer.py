@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jax_attn.data.ids import checked_ids, require_inside
-from jax_attn.data.tokenizer import Tokenizer
-from jax_attn.errors import InputError
+from jax_attn.data.tokenizer import Tokenizer, UnknownCharacters
 
 N_BYTES = 256
 # Of a character's bytes in UTF-8 all but the first look like 10xxxxxx.
@@ -33,7 +32,7 @@ class ByteTokenizer(Tokenizer):
         return surrogates(text)
 
     def encode(self, text: str) -> NDArray[np.uint8]:
-        """Ids [bytes of UTF-8]; InputError for halves of a surrogate pair, which have none."""
+        """Ids [bytes of UTF-8]; UnknownCharacters for halves of a surrogate pair."""
         return np.frombuffer(utf8(text), np.uint8)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], errors: str = "strict") -> str:
@@ -73,12 +72,11 @@ class ByteTokenizer(Tokenizer):
 
 
 def utf8(text: str) -> bytes:
-    """InputError for halves of a surrogate pair, which no UTF-8 has."""
+    """UnknownCharacters for halves of a surrogate pair, which no UTF-8 has."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        names = ", ".join(map(repr, surrogates(text)[:10]))
-        raise InputError(f"half characters that no UTF-8 has: {names}") from error
+        raise UnknownCharacters(surrogates(text), "; no UTF-8 has halves of them") from error
 
 
 def surrogates(text: str) -> str:

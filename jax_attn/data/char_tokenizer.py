@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jax_attn.data.ids import checked_ids, require_inside
 from jax_attn.data.text_file import code_points, text_of
-from jax_attn.data.tokenizer import Tokenizer
+from jax_attn.data.tokenizer import Tokenizer, UnknownCharacters
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json
 
@@ -54,19 +54,16 @@ class CharTokenizer(Tokenizer):
         return "".join(sorted(set(text).difference(self.characters)))
 
     def encode(self, text: str) -> NDArray[np.integer]:
-        """Ids [len(text)], in the narrowest unsigned type; InputError names unknown characters."""
+        """Ids [len(text)], in the narrowest unsigned type; UnknownCharacters for others."""
         points = code_points(text)
         places = np.minimum(np.searchsorted(self._sorted, points), self.vocab_size - 1)
         unknown = self._sorted[places] != points
         if unknown.any():
-            found = np.unique(points[unknown])
-            names = ", ".join(repr(chr(p)) for p in found[:10])
-            more = f" and {len(found) - 10:,} more" if len(found) > 10 else ""
             known = repr(self.characters[:SHOWN_SYMBOLS])
             if self.vocab_size > SHOWN_SYMBOLS:
                 known += f" and {self.vocab_size - SHOWN_SYMBOLS:,} more"
-            raise InputError(
-                f"characters outside the vocabulary: {names}{more}; the model knows only {known}"
+            raise UnknownCharacters(
+                text_of(np.unique(points[unknown])), f"; the model knows only {known}"
             )
         return self._order[places].astype(self.dtype)
 
@@ -92,7 +89,7 @@ class CharTokenizer(Tokenizer):
 
     def describe(self) -> str:
         more = "…" if self.vocab_size > 20 else ""
-        return f"{self.vocab_size:,} characters {self.characters[:20]!r}{more}"
+        return f"{self.vocab_size:,} symbols {self.characters[:20]!r}{more}"
 
     def record(self) -> dict[str, Any]:
         """All of it as plain JSON types, exactly undone by `of`."""

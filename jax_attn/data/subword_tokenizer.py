@@ -15,7 +15,7 @@ from jax_attn.data.byte_tokenizer import BEGINS_A_CHARACTER, surrogates
 from jax_attn.data.fragments import fragments
 from jax_attn.data.ids import checked_ids, require_inside
 from jax_attn.data.subword_decoding import byte_table, decoded_by_library, decoded_bytes
-from jax_attn.data.tokenizer import Tokenizer
+from jax_attn.data.tokenizer import Tokenizer, UnknownCharacters
 from jax_attn.errors import InputError
 
 MOST_IDS = 1 << 24  # far above any vocabulary: a table of so many bytes is still a small one
@@ -176,9 +176,7 @@ class SubwordTokenizer(Tokenizer):
     def _require_known(self, text: str) -> None:
         unknown = self.unknown(text)
         if unknown:
-            names = ", ".join(map(repr, unknown[:10]))
-            more = f" and {len(unknown) - 10:,} more" if len(unknown) > 10 else ""
-            raise InputError(f"characters outside the vocabulary: {names}{more}")
+            raise UnknownCharacters(unknown)
 
     def _leaves_out(self, character: str) -> bool:
         """Whether nothing would stand for a character that is not meant to be taken away."""

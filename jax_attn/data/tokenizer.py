@@ -10,10 +10,26 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_attn.errors import InputError
 from jax_attn.json_files import write_json
 
 # What a language calls it in a message; of a number of tokens, too.
 UNITS = {"character": "characters", "byte": "bytes", "token": "tokens"}
+
+
+MOST_SHOWN = 10  # unknown characters in a message
+
+
+class UnknownCharacters(InputError):
+    """A text has characters that no id stands for."""
+
+    def __init__(self, characters: str, known: str = "") -> None:
+        """`characters`, each once; `known` is what the message goes on with."""
+        names = ", ".join(map(repr, characters[:MOST_SHOWN]))
+        more = len(characters) - MOST_SHOWN
+        several = f" and {more:,} more" if more > 0 else ""
+        super().__init__(f"characters outside the vocabulary: {names}{several}{known}")
+        self.characters = characters
 
 
 @runtime_checkable
@@ -45,7 +61,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> NDArray[np.integer]:
-        """Ids [N] in `dtype`. InputError names the `unknown` characters."""
+        """Ids [N] in `dtype`. UnknownCharacters names the `unknown` ones."""
         ...
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[NDArray[np.integer]]:
@@ -83,7 +99,7 @@ class Tokenizer(Protocol):
         ...
 
     def describe(self) -> str:
-        """Which one it is, in a few words: 65 characters '\\n !$&…'."""
+        """Which one it is, in a few words: 65 symbols '\\n !$&…'."""
         ...
 
     def record(self) -> dict[str, Any]:

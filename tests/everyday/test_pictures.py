@@ -81,7 +81,7 @@ def test_maps_of_attention(n_layer, n_head, text, maps, shown, figures, folder):
     assert ("shown: " + shown in heading) if shown else ("shown" not in heading)
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert len(images) == maps
-    length = min(len(text), plots.MAX_CHARACTERS)
+    length = min(len(text), plots.MAX_TOKENS)
     for image in images:
         masked = np.ma.getmaskarray(image.get_array())
         np.testing.assert_array_equal(masked, np.triu(np.ones((length, length), bool), 1))
@@ -139,10 +139,11 @@ def test_a_deep_layers_even_weights_are_told_from_nothing(figures, folder):
 )
 def test_the_curve_of_the_loss(records, checkpoints, star, figures, folder):
     run = folder(records, checkpoints)
-    plots.plot_loss(run / "metrics.jsonl", run / "loss.png")
+    plots.plot_loss(run / "metrics.jsonl", "token", run / "loss.png")
     assert size_of(run / "loss.png") == (840, 540)
     (axes,) = figures[0].axes
     assert axes.get_title() == run.name
+    assert axes.get_ylabel() == "loss (nats per token)"
     training, _, *best = axes.lines
     assert bool(best) == (star is not None)
     if star:
