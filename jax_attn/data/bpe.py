@@ -11,7 +11,7 @@ from jax_attn.data.fragments import fragments
 from jax_attn.data.subword_tokenizer import SubwordTokenizer, library
 from jax_attn.data.text_file import shown
 from jax_attn.errors import InputError
-from jax_attn.json_files import MAX_BYTES, read_json
+from jax_attn.json_files import read_json, read_small
 
 END_OF_TEXT = "<|endoftext|>"
 FEWEST = 257  # ids: the bytes, and end-of-text
@@ -51,13 +51,14 @@ def read_gpt2_files(folder: Path) -> SubwordTokenizer:
     where = shown(folder)
     try:
         vocab = read_json(folder / "vocab.json")
-        lines = _lines(folder / "merges.txt")
+        lines = read_small(folder / "merges.txt").decode("utf-8").split("\n")
     except ValueError as error:
         raise InputError(f"{where}: vocab.json or merges.txt is damaged ({error})") from error
-    except OSError as error:
+    except FileNotFoundError as error:
         raise InputError(
             f"{where}: GPT-2's two files are vocab.json and merges.txt; {error}"
         ) from error
+    lines = [line.rstrip("\r") for line in lines]
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     wrong = next((pair for pair in merges if len(pair) != 2), None)
     if wrong is not None:
@@ -78,14 +79,6 @@ def read_gpt2_files(folder: Path) -> SubwordTokenizer:
         return SubwordTokenizer.of(record)
     except InputError as error:
         raise InputError(f"{where}: no tokenizer as GPT-2's ({error})") from error
-
-
-def _lines(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"merges.txt is larger than {MAX_BYTES:,} bytes")
-    return [line.rstrip("\r") for line in content.decode("utf-8").split("\n")]
 
 
 def _special(id: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from jax_attn.data.bpe import read_gpt2_files, train_bpe
 from jax_attn.data.byte_tokenizer import ByteTokenizer
 from jax_attn.data.char_tokenizer import CharTokenizer
-from jax_attn.data.subword_tokenizer import SubwordTokenizer
+from jax_attn.data.subword_tokenizer import LibraryMissing, SubwordTokenizer
 from jax_attn.data.text_file import shown
 from jax_attn.data.tokenizer import Tokenizer
 from jax_attn.errors import InputError
@@ -42,9 +42,9 @@ def make_tokenizer(spec: str, texts: Callable[[], Iterable[str]]) -> Tokenizer:
     if re.fullmatch(r"bpe:[0-9]{1,9}", spec):
         return train_bpe(int(spec.removeprefix("bpe:")), texts())
     path = Path(spec)
-    if os.path.isdir(path):
+    if os.path.isdir(spec):
         return _from_folder(path)
-    if os.path.exists(path):
+    if os.path.exists(spec):
         two = path.name in ("vocab.json", "merges.txt")
         return read_gpt2_files(path.parent) if two else load_tokenizer(path)
     raise InputError(
@@ -79,6 +79,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """From the `tokenizer.json` of a run or of others. InputError when it is missing or is none."""
     try:
         return tokenizer_of(read_json(Path(path)))
+    except LibraryMissing:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{shown(Path(path))}: there is no such tokenizer file") from error
     except ValueError as error:

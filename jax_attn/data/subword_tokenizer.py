@@ -25,12 +25,16 @@ BLOCK = 1 << 20  # ids that are counted at once
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 
 
+class LibraryMissing(InputError):
+    """Such tokens are made by a library that is not installed."""
+
+
 def library() -> Any:
-    """The module `tokenizers`. InputError where it is not installed."""
+    """The module `tokenizers`. LibraryMissing where there is none."""
     try:
         import tokenizers
     except ModuleNotFoundError as error:
-        raise InputError(
+        raise LibraryMissing(
             'such tokens need the tokenizers library: pip install "jax-attn[tokens]"'
         ) from error
     return tokenizers
