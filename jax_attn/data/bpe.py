@@ -43,7 +43,7 @@ def train_bpe(n_ids: int, pieces: Iterable[str]) -> SubwordTokenizer:
     )
     made.train_from_iterator(fragments(pieces), trainer)
     made.add_special_tokens([END_OF_TEXT])
-    return SubwordTokenizer.of(json.loads(made.to_str()))
+    return SubwordTokenizer(json.loads(made.to_str()))
 
 
 def read_gpt2_files(folder: Path) -> SubwordTokenizer:
@@ -76,7 +76,7 @@ def read_gpt2_files(folder: Path) -> SubwordTokenizer:
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     }
     try:
-        return SubwordTokenizer.of(record)
+        return SubwordTokenizer(record)
     except InputError as error:
         raise InputError(f"{where}: no tokenizer as GPT-2's ({error})") from error
 

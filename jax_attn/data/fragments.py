@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 SIZE = 1 << 15  # characters of a fragment, about
 CONTEXT = 61  # characters on each side that `safe` sees
+TRIES = 64  # a tokenizer that agrees to none of so many places agrees to none
 
 
 def always(before: str, after: str) -> bool:
     return True
 
 
-def fragments(
-    pieces: Iterable[str], safe: Callable[[str, str], bool] = always, size: int = SIZE
-) -> Iterator[str]:
+def fragments(pieces: Iterable[str], safe: Callable[[str, str], bool] = always) -> Iterator[str]:
     """The joined text in fragments, in the order of the text, none empty.
 
     It is cut only before a space or a newline that no white space precedes, where `safe` agrees
@@ -26,12 +25,7 @@ def fragments(
     for piece in pieces:
         held += piece
         begin = 0
-        while len(held) - begin >= size + CONTEXT:
-            # Where there is none in a fragment's length, one farther on will do.
-            place = _last_place(held, begin, begin + size, safe)
-            place = place or _last_place(held, begin + size, len(held) - CONTEXT, safe)
-            if not place:
-                break
+        while place := _first_place(held, begin + SIZE, safe):
             yield held[begin:place]
             begin = place
         held = held[begin:]
@@ -39,15 +33,17 @@ def fragments(
         yield held
 
 
-def _last_place(text: str, begin: int, end: int, safe: Callable[[str, str], bool]) -> int:
-    """The last one between them where the text may be cut; 0 where there is none."""
-    place, tries = end, 0
-    while tries < 64:
-        place = max(text.rfind(" ", begin + 1, place), text.rfind("\n", begin + 1, place))
+def _first_place(text: str, begin: int, safe: Callable[[str, str], bool]) -> int:
+    """The first one from `begin` on where the text may be cut; 0 where there is none, so far."""
+    end, place, tries = len(text) - CONTEXT, begin - 1, 0
+    while tries < TRIES:
+        found = (text.find(white, place + 1, end) for white in " \n")
+        place = min((n for n in found if n >= 0), default=-1)
         if place < 0:
             return 0
-        if not text[place - 1].isspace():
-            tries += 1
-            if safe(text[max(0, place - CONTEXT) : place], text[place : place + CONTEXT]):
-                return place
+        if text[place - 1].isspace():
+            continue
+        if safe(text[max(0, place - CONTEXT) : place], text[place : place + CONTEXT]):
+            return place
+        tries += 1
     return 0

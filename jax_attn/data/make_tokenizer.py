@@ -66,7 +66,7 @@ def _from_folder(folder: Path) -> Tokenizer:
 def tokenizer_of(record: Any) -> Tokenizer:
     """What a `record()` is of. InputError for anything else."""
     if isinstance(record, dict) and "model" in record:  # the library's own JSON
-        return SubwordTokenizer.of(record)
+        return SubwordTokenizer(record)
     kind = record.get("kind", "characters") if isinstance(record, dict) else None
     if kind == "characters":
         return CharTokenizer.of(record)

@@ -49,14 +49,15 @@ class SubwordTokenizer(Tokenizer):
 
     unit = "token"
 
-    def __init__(self, made: Any) -> None:
-        """`made` is a `tokenizers.Tokenizer`. InputError for one without ids, or with too many."""
-        made.no_truncation()
-        made.no_padding()
-        if getattr(made.model, "dropout", None):
-            made.model.dropout = None
-        self._made = made
-        self._record: dict[str, Any] = json.loads(made.to_str())
+    def __init__(self, record: dict[str, Any]) -> None:
+        """`record` is the library's JSON, of a run or of others. InputError for any other."""
+        model = record.get("model")
+        if isinstance(model, dict) and "dropout" in model:
+            model = model | {"dropout": None}
+        self._record = record | {"truncation": None, "padding": None, "model": model}
+        tokenizers = library()
+        with _faults_of_the_library():
+            self._made = made = tokenizers.Tokenizer.from_str(json.dumps(self._record))
         vocab: dict[str, int] = made.get_vocab(with_added_tokens=True)
         self._size = max(vocab.values(), default=-1) + 1
         if not 0 < self._size <= MOST_IDS:
@@ -68,7 +69,7 @@ class SubwordTokenizer(Tokenizer):
         self._special[[id for id, token in added.items() if token.special]] = True
         self.end_of_text = next((vocab[name] for name in END_OF_TEXT if name in vocab), None)
         # What each id is in UTF-8, where ids are made of bytes, as GPT-2's are.
-        byte_level = (self._record["decoder"] or {}).get("type") == "ByteLevel"
+        byte_level = (record.get("decoder") or {}).get("type") == "ByteLevel"
         self._bytes = byte_table(vocab, {t.content for t in added.values()}) if byte_level else None
         self._accepted: set[str] = set()  # characters that have been tried
         newline = self._ids("\n")
@@ -148,18 +149,11 @@ class SubwordTokenizer(Tokenizer):
 
     def describe(self) -> str:
         digest = hashlib.sha256(json.dumps(self._record).encode()).hexdigest()
-        kind = self._record["model"]["type"]
+        kind = self._record["model"].get("type", "their own")
         return f"{np.count_nonzero(self._known):,} tokens of {kind}, sha256 {digest[:12]}…"
 
     def record(self) -> dict[str, Any]:
         return self._record
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> SubwordTokenizer:
-        """From the library's JSON, of a run or of others. InputError for what it cannot read."""
-        tokenizers = library()
-        with _faults_of_the_library():
-            return cls(tokenizers.Tokenizer.from_str(json.dumps(record)))
 
     def _ids(self, text: str) -> list[int]:
         with _faults_of_the_library():
