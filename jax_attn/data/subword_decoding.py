@@ -18,7 +18,7 @@ BYTE_OF = {chr(byte): byte for byte in _VISIBLE} | {
 }
 
 
-def byte_table(vocab: dict[str, int], as_written: set[str]) -> dict[int, bytes]:
+def byte_table(names: dict[int, str], as_written: set[str]) -> dict[int, bytes]:
     """The UTF-8 of every id. Tokens `as_written`, the added ones, are not in GPT-2's letters."""
 
     def of(token: str) -> bytes:
@@ -26,7 +26,7 @@ def byte_table(vocab: dict[str, int], as_written: set[str]) -> dict[int, bytes]:
             return token.encode("utf-8")
         return bytes(map(BYTE_OF.__getitem__, token))
 
-    return {id: of(token) for token, id in vocab.items()}
+    return {id: of(token) for id, token in names.items()}
 
 
 def decoded_bytes(pieces: Iterable[list[int]], table: dict[int, bytes]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from jax_attn.data.subword_decoding import byte_table, decoded_by_library, decod
 from jax_attn.data.tokenizer import Tokenizer, UnknownCharacters
 from jax_attn.errors import InputError
 
-MOST_IDS = 1 << 24  # far above any vocabulary: a table of so many bytes is still a small one
+MOST_IDS = 1 << 22  # far above any vocabulary: a table of so many bytes is still a small one
 BATCH = 64  # fragments that are encoded at once, on all cores
 BLOCK = 1 << 20  # ids that are counted at once
 # What the end of a document is called, most usual first.
@@ -62,15 +62,21 @@ class SubwordTokenizer(Tokenizer):
         self._size = max(vocab.values(), default=-1) + 1
         if not 0 < self._size <= MOST_IDS:
             raise InputError(f"its ids go up to {self._size - 1:,}; a model has 1 to {MOST_IDS:,}")
+        # By id, since Unigram may have a token twice; what is left out is no id's.
+        names = {id: token for token, id in vocab.items()}
+        for id in set(range(self._size)).difference(names):
+            token = made.id_to_token(id)
+            if token is not None:
+                names[id] = token
         self._known = np.zeros(self._size, np.bool_)
-        self._known[list(vocab.values())] = True
+        self._known[list(names)] = True
         self._special = np.zeros(self._size, np.bool_)
         added = made.get_added_tokens_decoder()
         self._special[[id for id, token in added.items() if token.special]] = True
         self.end_of_text = next((vocab[name] for name in END_OF_TEXT if name in vocab), None)
         # What each id is in UTF-8, where ids are made of bytes, as GPT-2's are.
         byte_level = (record.get("decoder") or {}).get("type") == "ByteLevel"
-        self._bytes = byte_table(vocab, {t.content for t in added.values()}) if byte_level else None
+        self._bytes = byte_table(names, {t.content for t in added.values()}) if byte_level else None
         self._accepted: set[str] = set()  # characters that have been tried
         newline = self._ids("\n")
         first = self.end_of_text if self.end_of_text is not None else int(self._known.argmax())
