@@ -212,7 +212,10 @@ class TrainConfig:
     checkpoint_every: int  # steps between checkpoints; the last step is always saved
     data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a text file
     encoding: str = "utf-8"  # of that file: utf-16, cp1252, gb18030, … as Python names them
-    eval_tokens: int = 0  # characters of each split that an evaluation predicts; 0 = all
+    # char, bytes, bpe:N (N ids trained on the text), or the path of a tokenizer.json or of a folder
+    # with one or with GPT-2's vocab.json and merges.txt
+    tokens: str = "char"
+    eval_tokens: int = 0  # tokens of each split that an evaluation predicts; 0 = all
     # micro-batches a step: less memory; same mean gradient, but each draws its dropout by itself;
     # 0 = as few as fit
     accumulate_steps: int = 1

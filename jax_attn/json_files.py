@@ -11,8 +11,8 @@ from typing import Any
 MAX_BYTES = 1 << 26  # far above any file of a run; a larger one is not read into memory
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file. FileNotFoundError, or ValueError with the fault in words."""
+def read_small(path: Path) -> bytes:
+    """What is in a file. FileNotFoundError, or ValueError with the fault in words."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("not a file")  # a pipe would be waited on for ever
@@ -24,6 +24,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"cannot be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. FileNotFoundError, or ValueError with the fault in words."""
+    content = read_small(path)
     try:
         value = json.loads(content.decode("utf-8"))
     except RecursionError as error:

@@ -63,8 +63,8 @@ def another_text(run):
     path.write_text(path.read_text().replace("fox", "cat"))
 
 
-def another_vocabulary(run):
-    settings(run, lambda record: record.update(characters="abc"), "tokenizer.json")
+def vocabulary(**record):
+    return lambda run: (run / "tokenizer.json").write_text(json.dumps(record))
 
 
 def nested(run):
@@ -110,8 +110,16 @@ REFUSED = {
     "no tokenizer": (remove("tokenizer.json"), "tokenizer.json: there is no such tokenizer file"),
     "half a tokenizer": (write("tokenizer.json", b'{"char'), "not a tokenizer file"),
     "another tokenizer": (
-        another_vocabulary,
-        "tokenizer.json has 3 symbols 'abc' instead of 28 symbols '\\n abcdefghijklmnopqr'…",
+        vocabulary(kind="characters", characters="~\n abcdefghijklmnopqrstuvwxyz"),
+        "tokenizer.json has 29 symbols '~\\n abcdefghijklmnopq'… instead of 28 symbols '\\n abcd",
+    ),
+    "a tokenizer of another kind": (
+        vocabulary(kind="bytes"),
+        "tokenizer.json has bytes instead of 28 symbols '\\n abcdefghijklmnopqr'…",
+    ),
+    "a tokenizer of another text": (
+        vocabulary(kind="characters", characters="abc"),
+        "or tokenizer.json, is another: characters outside the vocabulary: '\\n', ' ', 'd'",
     ),
     "no text": (lambda run: (run.parent / "text.txt").unlink(), "text.txt: there is no such file"),
     "another text": (another_text, "was trained on a text of sha256"),

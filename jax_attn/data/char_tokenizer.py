@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_attn.data.ids import checked_ids, require_inside
 from jax_attn.data.text_file import code_points, text_of
-from jax_attn.domains import LARGEST_INT32
+from jax_attn.data.tokenizer import Tokenizer, UnknownCharacters
 from jax_attn.errors import InputError
-from jax_attn.json_files import read_json, write_json
+from jax_attn.json_files import read_json
 
 SHOWN_SYMBOLS = 100  # of a vocabulary in a message
 
 
-class CharTokenizer:
-    """One id a character, in the order of code points, as the lecture does it."""
+class CharTokenizer(Tokenizer):
+    """One id a character. `from_text` has them in the order of code points, as the lecture does."""
+
+    unit = "character"
+    end_of_text = None
+    start = 0  # a newline in most texts
 
     def __init__(self, characters: str) -> None:
-        """`characters`: the symbols of id 0, 1, 2, …; each once, sorted, else InputError."""
-        if not characters or list(characters) != sorted(set(characters)):
-            raise InputError("a tokenizer needs its characters sorted, each once, at least one")
+        """`characters`: the symbols of id 0, 1, 2, …; each once, at least one, else InputError."""
+        if not characters or len(set(characters)) < len(characters):
+            raise InputError("a tokenizer needs its characters each once, at least one")
         self.characters = characters
-        self._code_points = code_points(characters)
+        self._code_points = code_points(characters)  # by id
+        self._order = np.argsort(self._code_points)  # ids, in the order of code points
+        self._sorted = self._code_points[self._order]
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
@@ -36,48 +42,40 @@ class CharTokenizer:
             raise InputError("the text is empty: there are no characters to make a vocabulary of")
         return cls("".join(sorted(set(text))))
 
+    def extended(self, text: str) -> CharTokenizer:
+        """One that knows the characters of `text`, too: those it knew keep their ids."""
+        return CharTokenizer(self.characters + self.unknown(text))
+
     @property
     def vocab_size(self) -> int:
         return len(self.characters)
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The narrowest unsigned integer that holds every id."""
-        return np.min_scalar_type(self.vocab_size - 1)
+    def unknown(self, text: str) -> str:
+        return "".join(sorted(set(text).difference(self.characters)))
 
     def encode(self, text: str) -> NDArray[np.integer]:
-        """Ids [len(text)], in the narrowest unsigned type; InputError names unknown characters."""
+        """Ids [len(text)], in the narrowest unsigned type; UnknownCharacters for others."""
         points = code_points(text)
-        ids = np.searchsorted(self._code_points, points)
-        ids = np.minimum(ids, self.vocab_size - 1)
-        unknown = self._code_points[ids] != points
+        places = np.minimum(np.searchsorted(self._sorted, points), self.vocab_size - 1)
+        unknown = self._sorted[places] != points
         if unknown.any():
-            found = np.unique(points[unknown])
-            names = ", ".join(repr(chr(p)) for p in found[:10])
-            more = f" and {len(found) - 10:,} more" if len(found) > 10 else ""
             known = repr(self.characters[:SHOWN_SYMBOLS])
             if self.vocab_size > SHOWN_SYMBOLS:
                 known += f" and {self.vocab_size - SHOWN_SYMBOLS:,} more"
-            raise InputError(
-                f"characters outside the vocabulary: {names}{more}; the model knows only {known}"
+            raise UnknownCharacters(
+                text_of(np.unique(points[unknown])), f"; the model knows only {known}"
             )
-        return ids.astype(self.dtype)
+        return self._order[places].astype(self.dtype)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], errors: str = "strict") -> str:
         """The text of some ids. An id outside the vocabulary: InputError, or "�" for "replace"."""
-        given = np.asarray(ids)
-        if given.size and given.dtype.kind not in "iuO":
-            raise InputError(f"ids are integers; these are {given.dtype}")
-        if given.dtype.kind == "O":  # larger than any that NumPy has: outside, all the same
-            given = [LARGEST_INT32 if abs(index(i)) > LARGEST_INT32 else i for i in given.flat]
-        ids = np.asarray(given, dtype=np.int64)
-        inside = (ids >= 0) & (ids < self.vocab_size)
-        if errors == "strict" and not inside.all():
-            raise InputError(
-                f"ids outside [0, {self.vocab_size}): {np.unique(ids[~inside])[:10].tolist()}"
-            )
+        ids = checked_ids(ids)
+        inside = require_inside(ids, self.vocab_size, errors)
         points = self._code_points[np.clip(ids, 0, self.vocab_size - 1)]
         return text_of(np.where(inside, points, ord("\ufffd")))
+
+    def count_characters(self, ids: NDArray[np.integer]) -> int:
+        return len(ids)
 
     def about_unknown(self, ids: NDArray[np.integer]) -> str | None:
         """A line for whoever wonders at "�" in a sample; None where there is none to wonder at."""
@@ -88,6 +86,10 @@ class CharTokenizer:
             f"{n:,} of its {len(ids):,} ids stand for no character of the text and show as "
             f"\ufffd: the model knows more ids than the text has symbols ({self.vocab_size:,})"
         )
+
+    def describe(self) -> str:
+        more = "…" if self.vocab_size > 20 else ""
+        return f"{self.vocab_size:,} symbols {self.characters[:20]!r}{more}"
 
     def record(self) -> dict[str, Any]:
         """All of it as plain JSON types, exactly undone by `of`."""
@@ -100,10 +102,6 @@ class CharTokenizer:
         if not isinstance(characters, str):
             raise InputError("characters is no text")
         return cls(characters)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes JSON that `load` reads."""
-        write_json(Path(path), self.record())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:

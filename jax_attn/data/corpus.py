@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from jax_attn.data.cache import cache_dir
 from jax_attn.data.char_tokenizer import CharTokenizer
+from jax_attn.data.make_tokenizer import make_tokenizer
 from jax_attn.data.text_file import MARK, lasting_name, read_text_file
+from jax_attn.data.tokenizer import UNITS, Tokenizer
 from jax_attn.errors import InputError
 from jax_attn.text_encoding import require_text_encoding
 
@@ -32,12 +34,18 @@ class Corpus:
 
     name: str  # what `load_corpus` finds it by
     sha256: str  # of the file's bytes, whatever they encode; of UTF-8's where there is no file
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     tokens: NDArray[np.integer]
 
     @property
     def n_train(self) -> int:
         return int(0.9 * len(self.tokens))
+
+    @property
+    def characters(self) -> tuple[int, int]:
+        """Of the text to train on, and of that to validate with."""
+        count = self.tokenizer.count_characters
+        return count(self.train), count(self.validation)
 
     @property
     def train(self) -> NDArray[np.integer]:
@@ -49,6 +57,7 @@ class Corpus:
 
     def with_mark(self) -> Corpus:
         """The same text with a byte order mark before it as its first symbol, as runs once had."""
+        assert isinstance(self.tokenizer, CharTokenizer)
         tokenizer = CharTokenizer("".join(sorted({MARK, *self.tokenizer.characters})))
         moved = tokenizer.encode(self.tokenizer.characters)
         tokens = np.concatenate([tokenizer.encode(MARK), moved[self.tokens]])
@@ -58,13 +67,32 @@ class Corpus:
         """Raises InputError unless both splits hold a window of `block_size` and its target."""
         shorter = min(len(self.train), len(self.validation))
         if len(self.tokens) < block_size + 2 or shorter < 2 or len(self.train) < block_size + 1:
+            n, unit = len(self.tokens), UNITS[self.tokenizer.unit]
             raise InputError(
-                f"{self.name}: {len(self.tokens)} characters are too few for block_size "
+                f"{self.name}: {n} {unit} are too few for block_size "
                 f"{block_size}; give a longer text or a smaller --block-size"
             )
 
 
 def load_corpus(
+    data: str,
+    warn: Callable[[str], None],
+    *,
+    encoding: str = "utf-8",
+    fetch: bool = True,
+    tokens: str = "char",
+    tokenizer: Tokenizer | None = None,
+) -> Corpus:
+    corpus = _load_corpus(data, warn, encoding=encoding, fetch=fetch)
+    if tokenizer is None and tokens == "char":
+        return corpus
+    text = corpus.tokenizer.decode(corpus.tokens)
+    tokenizer = tokenizer or make_tokenizer(tokens, lambda: [text])
+    ids = list(tokenizer.encode_pieces([text]))
+    return replace(corpus, tokenizer=tokenizer, tokens=np.concatenate(ids))
+
+
+def _load_corpus(
     data: str, warn: Callable[[str], None], *, encoding: str = "utf-8", fetch: bool = True
 ) -> Corpus:
     """The corpus named "tinyshakespeare" or "python-docs", or the text in the file at path `data`.

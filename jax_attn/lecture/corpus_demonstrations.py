@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jax_attn.config import OptimizerConfig
-from jax_attn.data import Corpus
+from jax_attn.data import CharTokenizer, Corpus
 from jax_attn.lecture.tensor_demonstrations import ManualSeed, Values
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.nn.loss import next_token_loss
@@ -34,6 +34,7 @@ class CorpusDemonstration:
 def corpus_and_tokens(manual_seed: ManualSeed, corpus: Corpus) -> Values:
     del manual_seed  # nothing here is random
     tokenizer, tokens = corpus.tokenizer, corpus.tokens
+    assert isinstance(tokenizer, CharTokenizer)
     text = tokenizer.decode(tokens)
     hello = tokenizer.encode("hello, there!")
     first = tokens[: BLOCK_SIZE + 1]

@@ -20,7 +20,7 @@ from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.chunks import chunk_end, longest_chunk, most_steps
 from jax_attn.runs.divergence import Divergence
 from jax_attn.runs.progress import TrainingProgress
-from jax_attn.runs.report import evaluate_split
+from jax_attn.runs.report import characters_evaluated, evaluate_split
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
 from jax_attn.training.batches import Batches, RandomBatches
@@ -79,6 +79,7 @@ class TrainingLoop:
             config.block_size,
         )
         self._batches: Batches = self.random_batches
+        self._per_character = characters_evaluated(corpus.validation, config, corpus.tokenizer)
         self._model = shapes.model()
         n_parameters, platform = count_parameters(self._model), jax.devices()[0].platform
         self._most_steps = most_steps(config, n_parameters, platform)
@@ -207,9 +208,12 @@ class TrainingLoop:
         except _AskedToStop:
             return
         self.validation_loss = record["val_loss"] = loss
+        per_character = self._per_character.loss(loss)
+        if per_character is not None:
+            record["val_loss_per_character"] = per_character
         progress.say(
             f"step {self.step:,}: training loss {record['train_loss']:.4f}, "
-            f"validation loss {loss:.4f}"
+            f"validation loss {loss:.4f}{self._per_character.words(loss)}"
         )
         if self.divergence.look(record["train_loss"], loss):
             progress.say(f"step {self.step:,}: {self.divergence.remark}")

@@ -29,7 +29,9 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
     if out is not None and (out / "plan.json").exists():
         raise InputError(f"{out} holds a plan already; give another --out")
     config = arguments.config
-    corpus = load_corpus(config.data, warn=say, encoding=config.encoding, fetch=False)
+    corpus = load_corpus(
+        config.data, warn=say, encoding=config.encoding, fetch=False, tokens=config.tokens
+    )
     corpus.require_block(arguments.config.block_size)
     if out is not None:
         try:
@@ -45,7 +47,7 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
         found = plan(
             arguments.config,
             target,
-            corpus.tokens[: corpus.n_train],
+            corpus.train,
             corpus.tokenizer.vocab_size,
             say=say,
             keep=keep,

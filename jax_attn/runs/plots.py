@@ -11,8 +11,9 @@ import pickle
 import signal
 import sys
 import textwrap
+import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +21,12 @@ import numpy as np
 from jaxtyping import Float
 
 MAX_LAYERS, MAX_HEADS = 6, 6  # heat maps drawn at most, down and across
-MAX_CHARACTERS = 24  # of the text, so that each letter beside a map can be read
+MAX_TOKENS = 24  # of the text, so that each can be read beside a map
+LONGEST = 9  # letters wide is what is shown of a token
 INCHES, DPI = 17.6, 100  # of all maps together at most, so that no side has 2,000 pixels
 LEFT, RIGHT, ABOVE, BELOW = 0.8, 1.2, 1.1, 0.8  # inches around the maps: letters, scale, text
+SHORT = 4  # letters that have room there; of a letter in a font of fixed width, LETTER is its part
+LETTER = 0.6
 SHOWN = {"\n": "⏎", " ": "␣", "\t": "⇥"}
 FONT = "DejaVu Sans Mono"  # which matplotlib brings with it
 
@@ -37,8 +41,11 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
     return figure
 
 
-def plot_loss(metrics_path: Path, path: Path) -> None:
-    """Training and validation loss over the steps, from a run's `metrics.jsonl`, as PNG."""
+def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
+    """Training and validation loss over the steps, from a run's `metrics.jsonl`, as PNG.
+
+    `unit` is what a token is: "character".
+    """
     metrics = _records(metrics_path)
     figure = _figure(7, 4.5)
     axes = figure.add_subplot()
@@ -81,7 +88,7 @@ def plot_loss(metrics_path: Path, path: Path) -> None:
         )
     axes.set_title(metrics_path.parent.name, fontsize=9, parse_math=False)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per character)")
+    axes.set_ylabel(f"loss (nats per {unit})")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
@@ -90,25 +97,28 @@ def plot_loss(metrics_path: Path, path: Path) -> None:
 
 
 def plot_attention(
-    weights: Float[np.ndarray, "L H T T"], characters: str, metrics_path: Path, path: Path
+    weights: Float[np.ndarray, "L H T T"], symbols: Sequence[str], metrics_path: Path, path: Path
 ) -> None:
-    """One heat map a layer and head: which character (row) looks at which (column), as PNG."""
+    """One heat map a layer and head: which token (row) looks at which (column), as PNG."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
     n_layer, n_head = weights.shape[:2]
     layers, heads = _spread(n_layer, MAX_LAYERS), _spread(n_head, MAX_HEADS)
-    text = characters[:MAX_CHARACTERS]
-    fonts, missing = _fonts_for(text)
-    labels = [f"{ord(c):04X}" if c in missing else SHOWN.get(c, c) for c in text]
+    text = symbols[:MAX_TOKENS]
+    fonts, missing = _fonts_for("".join(text))
+    labels = [_label(symbol, missing) for symbol in text]
     panel = min(4.5, INCHES / max(len(layers), len(heads)))
-    width, height = LEFT + panel * len(heads) + RIGHT, BELOW + panel * len(layers) + ABOVE
+    size = min(10.0, 0.8 * 72 * panel / len(text))
+    longer = LETTER * size / 72 * max(0, max(map(_columns, labels)) - SHORT)
+    left, below = LEFT + longer, BELOW + longer
+    width, height = left + panel * len(heads) + RIGHT, below + panel * len(layers) + ABOVE
     # Placed by hand, the letters too: as ticks they are laid out again and again, for seconds.
     figure = _figure(width, height, layout=None)
     figure.subplots_adjust(
-        left=LEFT / width,
+        left=left / width,
         right=1 - RIGHT / width,
-        bottom=BELOW / height,
+        bottom=below / height,
         top=1 - ABOVE / height,
         wspace=0.06,
         hspace=0.12,
@@ -117,7 +127,7 @@ def plot_attention(
     # A root, because in deep layers a weight is a small part of 1 and would be as good as black.
     norm, colours = PowerNorm(0.5, vmin=0, vmax=1), colormaps["viridis"].with_extremes(bad="0.85")
     masked = np.triu(np.ones((len(text), len(text)), bool), 1)
-    letter = {"fontsize": min(10.0, 0.8 * 72 * panel / len(text)), "family": fonts}
+    letter = {"fontsize": size, "family": fonts}
     letter |= {"parse_math": False}
     for row, layer in zip(axes, layers, strict=True):
         for panel_axes, head in zip(row, heads, strict=True):
@@ -131,7 +141,7 @@ def plot_attention(
         for last in axes[-1]:
             turned = {"rotation": 90 if len(label) > 1 else 0}
             last.text(place, len(text) - 0.2, label, ha="center", va="top", **turned, **letter)
-    written = "".join(_escaped(c) if c in missing else SHOWN.get(c, c) for c in text)
+    written = "".join(_escaped(c) if c in missing else SHOWN.get(c, c) for c in "".join(text))
     lines = [_heading(metrics_path), *textwrap.wrap(f"text: {written}", int(width * 72 / 7))]
     if left_out := _left_out(layers, n_layer, "layers") + _left_out(heads, n_head, "heads"):
         lines.append("shown: " + ", ".join(left_out))
@@ -141,7 +151,7 @@ def plot_attention(
     figure.supxlabel("looked at", y=0.2 / height, fontsize=10)
     figure.supylabel("looking", x=0.15 / width, fontsize=10)
     right = figure.add_axes(
-        (1 - 0.85 * RIGHT / width, BELOW / height, 0.15 / width, min(6, height - 2) / height)
+        (1 - 0.85 * RIGHT / width, below / height, 0.15 / width, min(6, height - 2) / height)
     )
     figure.colorbar(image, cax=right).set_label(
         "attention weight (colour by its square root); grey: masked", fontsize=9
@@ -177,6 +187,22 @@ def _spread(n: int, most: int) -> list[int]:
 
 def _left_out(shown: list[int], n: int, what: str) -> list[str]:
     return [f"{what} {' '.join(str(i + 1) for i in shown)} of {n}"] if len(shown) < n else []
+
+
+def _label(symbol: str, missing: set[str]) -> str:
+    """Of a token, for the side of a map."""
+    label = ""
+    for c in symbol:
+        more = f"{ord(c):04X}" if c in missing else SHOWN.get(c, c)
+        if _columns(label + more) > LONGEST:
+            return label + "…"
+        label += more
+    return label
+
+
+def _columns(label: str) -> int:
+    """How many letters it is wide; one of Chinese is two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in label)
 
 
 def _escaped(character: str) -> str:

@@ -83,6 +83,8 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             checkpoint_every=500,
             sample_tokens=200,
             dtype="auto",
+            # As many as GPT-2 has, of which a small text fills a part: tinyshakespeare 12,712.
+            tokens="bpe:50257",
             accumulate_steps=0,
             optimizer=OptimizerConfig(
                 beta2=0.95,

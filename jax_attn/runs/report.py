@@ -11,7 +11,7 @@ from jaxtyping import Integer
 
 from jax_attn.compiling.precision import describe_products
 from jax_attn.config import TrainConfig
-from jax_attn.data import Corpus
+from jax_attn.data import UNITS, Corpus, Tokenizer
 from jax_attn.generate import compile_generation, generate
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
@@ -19,6 +19,7 @@ from jax_attn.models.language_model import LanguageModel, count_parameters
 from jax_attn.nn.flash import accelerator, choose_implementation
 from jax_attn.runs.commands import generate_command
 from jax_attn.runs.painter import Painter
+from jax_attn.runs.per_character import PerCharacter
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
@@ -33,7 +34,7 @@ from jax_attn.training.evaluation import (
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
-PICTURE_CHARACTERS = 32
+PICTURE_TOKENS = 32
 
 
 def describe(model: LanguageModel) -> str:
@@ -69,11 +70,16 @@ def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str
     )
     if isinstance(model, GPT):
         yield f"attention {attention_choice(model, config.dtype)}"
-    yield (
-        f"corpus   {corpus.name}: {len(corpus.tokens):,} characters, "
-        f"{corpus.tokenizer.vocab_size} symbols, sha256 {corpus.sha256[:12]}…"
-    )
+    yield f"corpus   {corpus.name}: {_size(corpus)}, sha256 {corpus.sha256[:12]}…"
     yield f"run      {run.path}"
+
+
+def _size(corpus: Corpus) -> str:
+    characters, tokenizer = f"{sum(corpus.characters):,} characters", corpus.tokenizer
+    if tokenizer.unit == "character":
+        return f"{characters}, {tokenizer.vocab_size} symbols"
+    n = len(corpus.train) + len(corpus.validation)
+    return f"{characters}, {n:,} tokens ({tokenizer.describe()})"
 
 
 def evaluate_split(
@@ -88,15 +94,24 @@ def evaluate_split(
 
 
 def n_evaluated(tokens: Integer[np.ndarray, " N"], config: TrainConfig) -> int:
-    """How many characters of a split an evaluation predicts: all but the first, unless bounded."""
+    """How many tokens of a split an evaluation predicts: all but the first, unless bounded."""
     return min(len(tokens) - 1, config.eval_tokens or len(tokens))
 
 
-def evaluated(tokens: Integer[np.ndarray, " N"], config: TrainConfig, name: str) -> str:
+def characters_evaluated(
+    tokens: Integer[np.ndarray, " N"], config: TrainConfig, tokenizer: Tokenizer
+) -> PerCharacter:
+    """How many characters those stand for."""
+    return PerCharacter.of(tokenizer, tokens[1 : n_evaluated(tokens, config) + 1])
+
+
+def evaluated(
+    tokens: Integer[np.ndarray, " N"], config: TrainConfig, tokenizer: Tokenizer, name: str
+) -> str:
     """The same in words."""
     n, of = n_evaluated(tokens, config), len(tokens) - 1
     part = f"all {n:,}" if n == of else f"the first {n:,} of {of:,}"
-    return f"{part} characters of the {name} split"
+    return f"{part} {UNITS[tokenizer.unit]} of the {name} split"
 
 
 def compile_split_evaluation(model: LanguageModel, config: TrainConfig) -> jax.stages.Compiled:
@@ -108,9 +123,9 @@ def evaluation_sizes(config: TrainConfig) -> dict[str, int]:
     return {"block_size": config.block_size, "batch_size": batch_size}
 
 
-def sampling(config: TrainConfig) -> tuple[jax.Array, int, jax.Array]:
+def sampling(config: TrainConfig, start: int = 0) -> tuple[jax.Array, int, jax.Array]:
     """Of a run's sample: the prompt, the number of new tokens, and the key."""
-    begin = jnp.zeros((1, 1), jnp.int32)  # symbol 0, a newline in most texts, as in the lecture
+    begin = jnp.full((1, 1), start, jnp.int32)  # a newline in most texts, as in the lecture
     return begin, config.sample_tokens, jax.random.fold_in(jax.random.key(config.seed), 2)
 
 
@@ -134,14 +149,15 @@ def finish(
 ) -> None:
     """Final losses, a sample, the pictures, and where they are."""
     config = run.config
-    painter.draw("loss", run.metrics_path, path=run.path / "loss.png")
+    tokenizer = corpus.tokenizer
+    painter.draw("loss", run.metrics_path, tokenizer.unit, path=run.path / "loss.png")
     if not isinstance(model, BigramLanguageModel):
-        shown = corpus.validation[: min(PICTURE_CHARACTERS, model.block_size)]
+        shown = corpus.validation[: min(PICTURE_TOKENS, model.block_size)]
         weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
         painter.draw(
             "attention",
             np.asarray(weights, np.float32),
-            corpus.tokenizer.decode(shown),
+            [tokenizer.symbol(id) for id in shown.tolist()],
             run.metrics_path,
             path=run.path / "attention.png",
         )
@@ -149,31 +165,40 @@ def finish(
     n_training = n_evaluated(corpus.train, config)
     if 2 * count_parameters(model) * n_training < CHEAP_EVALUATION_FLOPS:
         training_loss = evaluate_split(model, corpus.train, config, progress.evaluating)
-        over = evaluated(corpus.train, config, "training")
+        over = evaluated(corpus.train, config, tokenizer, "training")
+        of_training = characters_evaluated(corpus.train, config, tokenizer)
     else:
         n_validation = n_evaluated(corpus.validation, config) + 1
         n_batches = max(1, n_validation // (config.batch_size * config.block_size))
         training_loss = estimate_loss(model, batches, n_batches, on_batch=progress.evaluating)
         over = f"{n_batches:,} sampled batches"
+        of_training = PerCharacter.of_all(tokenizer, len(corpus.train), corpus.characters[0])
     if validation_loss is None:  # otherwise the loop has just taken it
         validation_loss = evaluate_split(model, corpus.validation, config, progress.evaluating)
     say("")
-    say(f"training loss    {training_loss:.4f} nats per character, over {over}")
-    say(
-        f"validation loss  {validation_loss:.4f} nats per character, over "
-        f"{evaluated(corpus.validation, config, 'validation')}"
-    )
+    of_validation = characters_evaluated(corpus.validation, config, tokenizer)
+    for name, loss, per_character, what in (
+        ("training", training_loss, of_training, over),
+        (
+            "validation",
+            validation_loss,
+            of_validation,
+            evaluated(corpus.validation, config, tokenizer, "validation"),
+        ),
+    ):
+        nats = f"{loss:.4f} nats per {tokenizer.unit}{per_character.words(loss)}"
+        say(f"{f'{name} loss':16} {nats}, over {what}")
 
     if script is not None:
         tokens = script.sample(model, config.sample_tokens)
     else:
-        begin, length, key = sampling(config)
+        begin, length, key = sampling(config, corpus.tokenizer.start)
         tokens = generate(model, begin, length, key=key)[0]
     # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
-    sample = corpus.tokenizer.decode(np.asarray(tokens), errors="replace")
+    sample = tokenizer.decode(np.asarray(tokens), errors="replace")
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
-    unknown = corpus.tokenizer.about_unknown(np.asarray(tokens))
+    unknown = tokenizer.about_unknown(np.asarray(tokens))
     if unknown:
         say(unknown)
 

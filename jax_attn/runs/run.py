@@ -20,7 +20,7 @@ import jax
 import optax
 
 from jax_attn.config import OptimizerConfig, TrainConfig
-from jax_attn.data import CharTokenizer, Corpus
+from jax_attn.data import Corpus, Tokenizer, load_tokenizer
 from jax_attn.data.text_file import shown
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
@@ -48,7 +48,7 @@ class Run:
 
     path: Path
     config: TrainConfig
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     corpus: dict[str, Any]  # name, sha256, and sizes for the reader's eye
     versions: dict[str, str]  # of the libraries that wrote it
 
@@ -81,7 +81,8 @@ class Run:
         about = {
             "name": corpus.name,
             "sha256": corpus.sha256,
-            "characters": len(corpus.tokens),
+            "characters": sum(corpus.characters),
+            "tokens": len(corpus.train) + len(corpus.validation),
             "vocab_size": corpus.tokenizer.vocab_size,
         }
         run = cls(partial, config, corpus.tokenizer, about, versions_in_use())
@@ -127,7 +128,7 @@ class Run:
             raise InputError(
                 f"{path}: config.json is damaged ({error}); every checkpoint has a copy of it"
             ) from error
-        return cls(path, config, CharTokenizer.load(path / "tokenizer.json"), corpus, versions)
+        return cls(path, config, load_tokenizer(path / "tokenizer.json"), corpus, versions)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -195,10 +196,10 @@ class Run:
                 f"the corpus has sha256 {self.corpus['sha256'][:12]}… "
                 f"instead of {saved.corpus['sha256'][:12]}…"
             )
-        if self.tokenizer.characters != saved.tokenizer.characters:
+        if self.tokenizer.record() != saved.tokenizer.record():
             differences.append(
-                f"tokenizer.json has {_some(self.tokenizer.characters)} "
-                f"instead of {_some(saved.tokenizer.characters)}"
+                f"tokenizer.json has {self.tokenizer.describe()} "
+                f"instead of {saved.tokenizer.describe()}"
             )
         if differences:
             raise InputError(
@@ -316,7 +317,3 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def _some(characters: str) -> str:
-    return f"{len(characters)} symbols {characters[:20]!r}{'…' if len(characters) > 20 else ''}"

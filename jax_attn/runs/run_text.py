@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from jax_attn.data import BUILT_IN, Corpus, load_corpus
+from jax_attn.data import BUILT_IN, Corpus, UnknownCharacters, load_corpus
 from jax_attn.data.text_file import can_be_read_again, shown
 from jax_attn.errors import InputError
 from jax_attn.runs.commands import resume_command
@@ -30,12 +30,18 @@ def text_of_run(run: Run, data: str | None, warn: Callable[[str], None]) -> Corp
     if data is None and name not in BUILT_IN and not can_be_read_again(Path(name)):
         why = "can be read only once" if os.path.exists(name) else "there is no such file any more"
         raise InputError(f"{shown(Path(name))}: {why}; {known}: {remedy}")
-    corpus = load_corpus(name, warn, encoding=run.config.encoding)
+    try:
+        corpus = load_corpus(name, warn, encoding=run.config.encoding, tokenizer=run.tokenizer)
+    except UnknownCharacters as error:
+        raise InputError(
+            f"{known}; the one that is there now, or tokenizer.json, is another: {error}; "
+            f"{remedy}; every checkpoint has a copy of the tokenizer"
+        ) from error
     if corpus.sha256 != run.corpus["sha256"]:
         raise InputError(
             f"{known}, but {corpus.name} now has {corpus.sha256[:12]}…; bring the first one back, "
             f"or {remedy}"
         )
     # A byte order mark was a symbol once, and still is to the runs of that time.
-    marked = run.corpus.get("characters") == len(corpus.tokens) + 1
+    marked = run.corpus.get("characters") == sum(corpus.characters) + 1
     return corpus.with_mark() if marked else corpus

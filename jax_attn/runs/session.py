@@ -56,7 +56,9 @@ class Session:
         Where it fails before there is anything in it to go on with, the folder goes too.
         """
         require_device()
-        corpus = load_corpus(config.data, warn=self._say, encoding=config.encoding)
+        corpus = load_corpus(
+            config.data, warn=self._say, encoding=config.encoding, tokens=config.tokens
+        )
         self._stop.begin()
         config = dataclasses.replace(config, data=corpus.name)  # to resume with
         corpus.require_block(config.block_size)

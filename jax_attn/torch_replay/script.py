@@ -83,8 +83,9 @@ class TorchScript:
             self.next_steps(state, step, 1)
 
     def sample(self, model: LanguageModel, length: int) -> Integer[np.ndarray, " N"]:
-        """Symbol 0 and `length` more, as torch's multinomial chooses them; dropout off."""
-        begin = np.zeros((1, 1), np.int32)
+        """The id that a text begins with, symbol 0 of characters, and `length` more, as torch's
+        multinomial chooses them; dropout off."""
+        begin = np.full((1, 1), self._corpus.tokenizer.start, np.int32)
         return generate(model, begin, length, self._generator)[0]
 
     def _estimate_batches(self) -> list[GivenBatches]:

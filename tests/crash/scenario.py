@@ -27,13 +27,14 @@ class Scenario:
     eval_every: int
     checkpoint_every: int
     devices: int = 1
+    tokens: str = "char"
 
     @property
     def name(self) -> str:
         plural = "s" if self.devices > 1 else ""
         return (
             f"{self.steps} steps, evaluation every {self.eval_every}, checkpoint every "
-            f"{self.checkpoint_every}, {self.devices} device{plural}"
+            f"{self.checkpoint_every}, {self.devices} device{plural}, tokens {self.tokens}"
         )
 
     def arguments(self, text: Path, run: Path) -> list[str]:
@@ -44,7 +45,7 @@ class Scenario:
             f"mini --data {text} --out {run} --steps {self.steps} --eval-every {self.eval_every} "
             f"--checkpoint-every {self.checkpoint_every} --batch-size 4 --block-size 16 "
             "--model.n-layer 1 --model.n-head 2 --model.n-embd 8 --model.dropout-rate 0.2 "
-            "--optimizer.warmup-steps 5 --sample-tokens 20"
+            "--optimizer.warmup-steps 5 --sample-tokens 20 --tokens {self.tokens}"
         )
         return settings.split()
 
@@ -72,6 +73,7 @@ SCENARIOS = [
     Scenario(steps=24, eval_every=8, checkpoint_every=1),
     Scenario(steps=24, eval_every=8, checkpoint_every=1, devices=8),
     Scenario(steps=96, eval_every=8, checkpoint_every=4),
+    Scenario(steps=96, eval_every=8, checkpoint_every=4, tokens="bpe:280"),
     Scenario(steps=160, eval_every=16, checkpoint_every=8, devices=8),
     Scenario(steps=200, eval_every=10, checkpoint_every=50),
 ]

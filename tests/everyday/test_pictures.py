@@ -81,7 +81,7 @@ def test_maps_of_attention(n_layer, n_head, text, maps, shown, figures, folder):
     assert ("shown: " + shown in heading) if shown else ("shown" not in heading)
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert len(images) == maps
-    length = min(len(text), plots.MAX_CHARACTERS)
+    length = min(len(text), plots.MAX_TOKENS)
     for image in images:
         masked = np.ma.getmaskarray(image.get_array())
         np.testing.assert_array_equal(masked, np.triu(np.ones((length, length), bool), 1))
@@ -109,6 +109,31 @@ def test_characters_that_no_font_has_are_written_as_code_points(figures, folder,
     (figure,) = figures
     assert "text: \\u6625\\u7720" in figure.get_suptitle()
     assert figure.axes[0].texts[0].get_text() == "6625"
+
+
+BPE = ["the", " citizens", "\n\n", "\\xe4\\xb8", "春", " extraordinarily", "$x$", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize(("n_layer", "n_head"), [(1, 1), (12, 12)])
+def test_tokens_of_several_letters_stand_beside_the_maps(n_layer, n_head, figures, folder):
+    """All inside the picture."""
+    run = folder(RECORDS)
+    path = run / "attention.png"
+    symbols = BPE * 3
+    shown = weights(n_layer, n_head, len(symbols))
+    plots.plot_attention(shown, symbols, run / "metrics.jsonl", path)
+    width, height = size_of(path)
+    assert max(width, height) < 2000
+    (figure,) = figures
+    assert "text: the␣citizens⏎⏎" in figure.get_suptitle()
+    beside = {t.get_text() for axes in figure.axes for t in axes.texts} - {"春", "6625"}
+    long = {"␣extraord…", "<|endofte…"}
+    assert beside == {"the", "␣citizens", "⏎⏎", "\\xe4\\xb8", "$x$"} | long
+    for axes in figure.axes:
+        for letter in axes.texts:
+            box = letter.get_window_extent()
+            assert 0 < box.x0 < box.x1 < width
+            assert 0 < box.y0 < box.y1 < height
 
 
 def test_a_deep_layers_even_weights_are_told_from_nothing(figures, folder):
@@ -139,10 +164,11 @@ def test_a_deep_layers_even_weights_are_told_from_nothing(figures, folder):
 )
 def test_the_curve_of_the_loss(records, checkpoints, star, figures, folder):
     run = folder(records, checkpoints)
-    plots.plot_loss(run / "metrics.jsonl", run / "loss.png")
+    plots.plot_loss(run / "metrics.jsonl", "token", run / "loss.png")
     assert size_of(run / "loss.png") == (840, 540)
     (axes,) = figures[0].axes
     assert axes.get_title() == run.name
+    assert axes.get_ylabel() == "loss (nats per token)"
     training, _, *best = axes.lines
     assert bool(best) == (star is not None)
     if star:
