@@ -67,7 +67,8 @@ class HostBatches:
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
         """Inputs and targets of a step; not inside a compiled program, which takes `given`."""
-        return self.given(int(step), 1).batch(jnp.int32(step))
+        given = self.given(int(step), 1)
+        return jnp.asarray(given.inputs[0], jnp.int32), jnp.asarray(given.targets[0], jnp.int32)
 
     def starts(self, first_step: int, drawn: Any) -> NDArray[np.int64]:
         """[N B] Where the windows of the steps from `first_step` on begin."""
