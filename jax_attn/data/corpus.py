@@ -32,6 +32,7 @@ from jax_attn.errors import InputError
 from jax_attn.text_encoding import require_text_encoding
 
 Say = Callable[[str], None]
+Check = Callable[[list[tuple[Paths, str]]], object]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def load_corpus(
     validation_fraction: float = 0.1,
     tokens: str = "char",
     tokenizer: Tokenizer | None = None,
-    check: Callable[[Paths, str], object] = lambda name, sha256: None,
+    check: Check = lambda texts: None,
 ) -> Corpus:
     """The corpus named "tinyshakespeare" or "python-docs", or the text at the path `data`.
 
@@ -109,7 +110,7 @@ def load_corpus(
     is a line for `warn`, too. Raises InputError for a file that is missing, empty, not in that
     encoding or plainly no text.
 
-    `check` gets each text's name and SHA-256 before anything is made of it.
+    `check` gets the names and SHA-256s of the texts before anything is made of them.
 
     Tokens of a large text, more than 64 MiB of characters' ids, are written into the cache
     folder once, of which `warn` gets lines, and mapped from there.
@@ -133,7 +134,7 @@ class _Loading:
     tokens: str
     tokenizer: Tokenizer | None
     warn: Say
-    check: Callable[[Paths, str], object]
+    check: Check
 
     def kept(self) -> Corpus | None:
         """From token files, for large texts that have them. Of these only the hash is taken."""
@@ -142,7 +143,7 @@ class _Loading:
             return None
         progress = Progress(self.warn, "bytes looked at")
         hashes = [given.sha256(progress.add) for given in self.given]
-        self._checked(hashes)
+        self._check(hashes)
         with cache_explained():
             about = self._files(hashes).find(self.tokens, self._tokenizer_before_reading())
         return None if about is None else self._mapped(hashes, about)
@@ -154,7 +155,7 @@ class _Loading:
             text = ReadText.read(
                 self.given, self.validation_fraction, characters, self.warn, progress.add
             )
-            self._checked(text.hashes)
+            self._check(text.hashes)
             return self._large(text) if characters.large else self._small(text)
 
     def _small(self, text: ReadText) -> Corpus:
@@ -203,9 +204,8 @@ class _Loading:
             return self.tokenizer
         return make_tokenizer(self.tokens, tuple)
 
-    def _checked(self, hashes: Sequence[str]) -> None:
-        for given, sha256 in zip(self.given, hashes, strict=True):
-            self.check(given.name, sha256)
+    def _check(self, hashes: Sequence[str]) -> None:
+        self.check([(text.name, sha256) for text, sha256 in zip(self.given, hashes, strict=True)])
 
     def _files(self, hashes: Sequence[str]) -> TokenFiles:
         own = self.validation_fraction if len(self.given) == 1 else None

@@ -127,9 +127,7 @@ def release(tokens: Any) -> None:
         pages.madvise(mmap.MADV_DONTNEED)
 
 
-def windows(
-    tokens: NDArray[np.integer], starts: NDArray[np.integer], length: int
-) -> NDArray[np.integer]:
+def windows(tokens: Any, starts: NDArray[np.integer], length: int) -> NDArray[np.integer]:
     """[N length] The tokens from each of N places on; of a map few pages are in memory at once."""
     found = np.empty((len(starts), length), tokens.dtype)
     for begin in range(0, len(starts), AT_ONCE):

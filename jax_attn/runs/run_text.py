@@ -20,11 +20,11 @@ def corpus_of(
     *,
     fetch: bool = True,
     tokenizer: Tokenizer | None = None,
-    check: Callable[[Paths, str], object] = lambda name, sha256: None,
+    check: Callable[[list[tuple[Paths, str]]], object] = lambda texts: None,
 ) -> Corpus:
     """What a configuration says, with tokens of its own kind or of the given `tokenizer`.
 
-    `check` gets the name and the SHA-256 of each text before anything is made of it.
+    `check` gets the names and SHA-256s of the texts before anything is made of them.
     """
     return load_corpus(
         config.data,
@@ -61,10 +61,10 @@ def text_of_run(
     if before.validation is not None:
         _require_there(run, "validation", before.validation, validation)
     config = run.with_data(data or before.data, validation or before.validation).config
-    flags = iter(_HASHES)  # in the order in which texts are looked at
 
-    def check(name: Paths, sha256: str) -> None:
-        _require_same(run, next(flags), name, sha256)
+    def check(texts: list[tuple[Paths, str]]) -> None:
+        for flag, (name, sha256) in zip(_HASHES, texts, strict=False):
+            _require_same(run, flag, name, sha256)
 
     try:
         corpus = corpus_of(config, warn, tokenizer=run.tokenizer, check=check)

@@ -30,10 +30,8 @@ class HostBatches:
     are drawn, and drawn again where their remainder would be likelier for some places.
     """
 
-    def __init__(
-        self, tokens: NDArray[np.integer], key: Array, batch_size: int, block_size: int
-    ) -> None:
-        """`tokens`: any integers [N], for example a np.memmap. InputError for too few."""
+    def __init__(self, tokens: Any, key: Array, batch_size: int, block_size: int) -> None:
+        """`tokens`: integers [N] that have `len` and indices, as a np.memmap; InputError for few."""
         self.tokens = tokens
         self.batch_size, self.block_size = batch_size, block_size
         self._key = key
