@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from jax_attn.errors import InputError
 
+BYTE = 256
 SPARE = 1 << 30  # bytes that a disk is left with
 LOOK_EVERY = 1 << 26  # bytes written, at its room
 
@@ -69,7 +70,7 @@ class Characters:
         """At the end. InputError where the disk has no room for a large text."""
         if not text:
             return
-        ids = self._numbered(code_points(text))
+        ids = self._numbered(text)
         self._begins.append(self._length)
         self._n_bytes += ids.nbytes
         where = ids if self._file is None else self._written(ids)
@@ -104,13 +105,39 @@ class Characters:
             return 0
         return sum(int(np.count_nonzero(ids == own)) for ids in self.ids(begin, end))
 
-    def _numbered(self, points: NDArray[np.uint32]) -> NDArray[np.unsignedinteger]:
+    def _numbered(self, text: str) -> NDArray[np.unsignedinteger]:
+        if len(self._points) <= BYTE:
+            try:
+                ids = self._numbered_bytes(text.encode("latin-1"))
+            except UnicodeEncodeError:
+                ids = None
+            if ids is not None:
+                return ids
+        points = code_points(text)
         ids = self._ids[points]
         if len(new := np.unique(points[ids < 0])):
-            self._points = np.concatenate([self._points, new])
-            self._ids[new] = np.arange(len(self._points) - len(new), len(self._points))
+            self._know(new)
             ids = self._ids[points]
         return ids.astype(np.min_scalar_type(len(self._points) - 1))
+
+    def _numbered_bytes(self, text: bytes) -> NDArray[np.uint8] | None:
+        """The same where characters are bytes, and so are their ids, at several times the speed.
+
+        None where their ids are none.
+        """
+        low = self._points[self._points < BYTE].astype(np.uint8).tobytes()
+        if new := text.translate(None, low):
+            self._know(np.array(sorted(set(new)), np.uint32))
+            if len(self._points) > BYTE:
+                return None
+        table = np.maximum(self._ids[:BYTE], 0).astype(np.uint8)
+        return np.frombuffer(text.translate(table.tobytes()), np.uint8)
+
+    def _know(self, points: NDArray[np.uint32]) -> None:
+        """Numbers characters that are new."""
+        begin = len(self._points)
+        self._points = np.concatenate([self._points, points])
+        self._ids[points] = np.arange(begin, len(self._points))
 
     def _written(self, ids: NDArray[np.unsignedinteger]) -> int:
         """Writes some at the file's end; where they begin."""
@@ -124,6 +151,16 @@ class Characters:
                 )
         self._file.write(ids)
         return offset
+
+
+def looked_up(
+    table: NDArray[np.integer], ids: NDArray[np.unsignedinteger]
+) -> NDArray[np.integer]:
+    """`table[ids]`; where all are bytes, at several times the speed."""
+    if table.dtype == ids.dtype == np.uint8:
+        padded = table.tobytes().ljust(BYTE, b"\0")
+        return np.frombuffer(ids.tobytes().translate(padded), np.uint8)
+    return table[ids]
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

@@ -23,7 +23,7 @@ from jax_attn.data.token_file import (
     Progress,
     TokenFiles,
     cache_explained,
-    mapped,
+    open_tokens,
     tokens_folder,
 )
 from jax_attn.data.tokenizer import UNITS, Tokenizer
@@ -213,7 +213,7 @@ class _Loading:
 
     def _mapped(self, hashes: Sequence[str], about: dict) -> Corpus:
         tokenizer = self.tokenizer or tokenizer_of(about["tokenizer"])
-        train, validation = mapped(about)
+        train, validation = open_tokens(about)
         return self._corpus(hashes, tokenizer, train, validation, about["characters"])
 
     def _corpus(

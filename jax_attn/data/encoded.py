@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jax_attn.data.char_tokenizer import CharTokenizer
+from jax_attn.data.characters import looked_up
 from jax_attn.data.given_text import ReadText
 from jax_attn.data.tokenizer import Tokenizer
 
@@ -24,7 +25,7 @@ def encoded(
     if isinstance(tokenizer, CharTokenizer):
         ids = tokenizer.encode(characters.symbols)  # by a character's own id
         for some in characters.ids(begin, end):
-            yield ids[some]
+            yield looked_up(ids, some)
     elif tokenizer.end_of_text is None:
         yield from tokenizer.encode_pieces(characters.texts(begin, end))
     else:

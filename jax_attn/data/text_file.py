@@ -33,7 +33,11 @@ def read_text_file(
     name = shown(path)
     digest, begin = hashlib.sha256(), len(characters)
     head, beginning = b"", ""
-    for piece, text in _decoded(file_bytes(path, warn), encoding, name):
+
+    def lines() -> int:
+        return characters.count("\n", begin, len(characters))
+
+    for piece, text in _decoded(file_bytes(path, warn), encoding, name, lines):
         digest.update(piece)
         read(len(piece))
         head = head or piece[:SAMPLE]
@@ -50,20 +54,24 @@ def read_text_file(
     return digest.hexdigest()
 
 
-def _decoded(pieces: Iterator[bytes], encoding: str, name: str) -> Iterator[tuple[bytes, str]]:
-    """The pieces, and the characters completed by each. InputError says where it fails."""
+def _decoded(
+    pieces: Iterator[bytes], encoding: str, name: str, lines: Callable[[], int]
+) -> Iterator[tuple[bytes, str]]:
+    """The pieces, and the characters completed by each. InputError says where it fails.
+
+    `lines` counts the ends of lines in what has come of them so far.
+    """
     decoder = codecs.getincrementaldecoder(encoding)()
-    head, read, lines, text = b"", 0, 0, ""
+    head, read = b"", 0
     piece: bytes | None = b""
     while piece is not None:
         piece = next(pieces, None)
         read += len(piece or b"")
         head = head or (piece or b"")[:SAMPLE]
-        lines += text.count("\n")
         try:
             text = decoder.decode(piece or b"", final=piece is None)
         except UnicodeDecodeError as error:
-            line = 1 + lines + error.object[: error.start].decode(encoding, "ignore").count("\n")
+            line = 1 + lines() + error.object[: error.start].decode(encoding, "ignore").count("\n")
             offset = read - len(error.object) + error.start
             begin = max(error.object.rfind(b"\n", 0, error.start), error.start - SAMPLE // 2, -1)
             where = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +28,6 @@ FORMAT = 1
 PARTS = ("train", "validation")
 TYPES = ("uint8", "uint16", "uint32")
 LINE_EVERY_S = 10.0
-AT_ONCE = 512  # windows, each of which brings some 64 kB of a map into memory
 
 
 class TokenFiles:
@@ -105,7 +103,7 @@ class TokenFiles:
             lock.release()
 
 
-def mapped(about: dict[str, Any]) -> tuple[NDArray[np.unsignedinteger], ...]:
+def open_tokens(about: dict[str, Any]) -> tuple[NDArray[np.unsignedinteger], ...]:
     """The tokens to train on and those to validate with, of what was found or made."""
     return tuple(
         np.memmap(about["folder"] / f"{name}.bin", about["type"], mode="r", shape=(n,))
@@ -113,28 +111,6 @@ def mapped(about: dict[str, Any]) -> tuple[NDArray[np.unsignedinteger], ...]:
         else np.empty(0, about["type"])
         for name, n in zip(PARTS, about["tokens"], strict=True)
     )
-
-
-def is_mapped(tokens: Any) -> bool:
-    """Whether they are on the disk, there to be looked at in parts only."""
-    return isinstance(tokens, np.memmap)
-
-
-def release(tokens: Any) -> None:
-    """Lets go of the memory for what was looked at in a map; it is read again when asked for."""
-    pages = getattr(tokens, "_mmap", None)
-    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-        pages.madvise(mmap.MADV_DONTNEED)
-
-
-def windows(tokens: Any, starts: NDArray[np.integer], length: int) -> NDArray[np.integer]:
-    """[N length] The tokens from each of N places on; of a map few pages are in memory at once."""
-    found = np.empty((len(starts), length), tokens.dtype)
-    for begin in range(0, len(starts), AT_ONCE):
-        some = slice(begin, begin + AT_ONCE)
-        found[some] = tokens[starts[some, None] + np.arange(length)]
-        release(tokens)
-    return found
 
 
 def tokens_folder() -> Path:

@@ -19,7 +19,7 @@ from jax_attn.compiling.precision import describe_products, products
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import Target
 from jax_attn.config import TrainConfig
-from jax_attn.data.token_file import is_mapped
+from jax_attn.data.mapped import is_mapped
 from jax_attn.errors import InputError
 from jax_attn.models.flops import flops_per_token
 from jax_attn.models.gpt import GPT

@@ -13,7 +13,7 @@ from jax_attn.compiling.precision import describe_products
 from jax_attn.config import TrainConfig
 from jax_attn.data import UNITS, Corpus, Tokenizer
 from jax_attn.data.documents import in_words
-from jax_attn.data.token_file import is_mapped
+from jax_attn.data.mapped import is_mapped
 from jax_attn.generate import compile_generation, generate
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float64, Integer
 
 from jax_attn.compiling.options import compiled
-from jax_attn.data.token_file import release
+from jax_attn.data.mapped import release
 from jax_attn.domains import LARGEST_INT32, SIZE
 from jax_attn.errors import InputError
 from jax_attn.nn.inputs import check_model

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from numpy.typing import NDArray
 
-from jax_attn.data.token_file import is_mapped, windows
+from jax_attn.data.mapped import Windows, is_mapped
 from jax_attn.domains import LARGEST_INT32
 from jax_attn.training.batches import (
     GivenBatches,
@@ -31,10 +31,11 @@ class HostBatches:
     """
 
     def __init__(self, tokens: Any, key: Array, batch_size: int, block_size: int) -> None:
-        """`tokens`: integers [N] that have `len` and indices, as a np.memmap; InputError for few."""
+        """`tokens`: integers [N] with `len` and indices, as a np.memmap. InputError for too few."""
         self.tokens = tokens
         self.batch_size, self.block_size = batch_size, block_size
         self._key = key
+        self._windows = Windows(tokens)
         self._n_starts = require_windows(len(tokens), batch_size, block_size)
         self._thread = ThreadPoolExecutor(1)
         self._ahead: tuple[tuple[int, int, int], Future[GivenBatches]] | None = None
@@ -88,7 +89,7 @@ class HostBatches:
         starts = self.starts(first_step, drawn)[:n_steps].reshape(-1)
         shape = room, self.batch_size, self.block_size + 1
         filled = np.zeros(shape, self.tokens.dtype)
-        filled[:n_steps] = windows(self.tokens, starts, shape[-1]).reshape(n_steps, *shape[1:])
+        filled[:n_steps] = self._windows.at(starts, shape[-1]).reshape(n_steps, *shape[1:])
         return GivenBatches(filled[..., :-1], filled[..., 1:], np.int32(first_step))
 
 

@@ -1,6 +1,6 @@
 """Faults of the tokenizer, the split and the batches."""
 
-from jax_attn.data import char_tokenizer, given_text, token_file
+from jax_attn.data import char_tokenizer, given_text, mapped
 from jax_attn.training import batches, host_batches
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
@@ -91,7 +91,7 @@ MUTANTS = [
     _mutant(
         "host windows one on",
         "each begins a token late",
-        edited(f"{token_file.__name__}:windows", "np.arange(length)", "1 + np.arange(length)"),
+        edited(f"{mapped.__name__}:Windows.at", "+ np.arange(length)", "+ 1 + np.arange(length)"),
     ),
     _mutant(
         "half of a wide number",
