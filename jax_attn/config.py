@@ -295,7 +295,8 @@ class TrainConfig:
             for name, left_open in LEFT_OPEN.items():
                 if fields.get(name) == left_open:
                     raise ValueError(f"{name} is {left_open!r}")
-            return _checked(cls, fields | {"model": shape, "optimizer": optimizer})
+            several = {k: tuple(x) for k, x in fields.items() if isinstance(x, list)}
+            return _checked(cls, fields | several | {"model": shape, "optimizer": optimizer})
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -324,7 +325,7 @@ def _checked(cls: Any, fields: dict[str, Any]) -> Any:
         elif hint is float:
             fits = type(value) in (int, float)
         elif hint in (Paths, Paths | None):
-            texts = value if isinstance(value, list | tuple) else [value]
+            texts = value if isinstance(value, tuple) else [value]
             fits = all(isinstance(text, str) for text in texts) or (value is None and hint != Paths)
         elif hint == int | None:
             fits = value is None or type(value) is int

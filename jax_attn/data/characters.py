@@ -153,9 +153,7 @@ class Characters:
         return offset
 
 
-def looked_up(
-    table: NDArray[np.integer], ids: NDArray[np.unsignedinteger]
-) -> NDArray[np.integer]:
+def looked_up(table: NDArray[np.integer], ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:
     """`table[ids]`; where all are bytes, at several times the speed."""
     if table.dtype == ids.dtype == np.uint8:
         padded = table.tobytes().ljust(BYTE, b"\0")

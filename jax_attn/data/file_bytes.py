@@ -11,12 +11,14 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from jax_attn.errors import InputError
 
 PIECE = 1 << 20  # bytes read at once
+PACKED = b"\x1f\x8b"  # what a gzip file begins with
 # What a .gz may unpack to, and past that how many times its size. Texts come to 3 to 10 times, gzip
 # itself to 1,000 at most.
 UNPACKED_FREELY, MOST_TIMES = 1 << 26, 200
@@ -88,7 +90,10 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{shown(path)}: cannot be read ({reason})")
 
 
-def _unpacked(file: BinaryIO, name: str) -> Iterator[bytes]:
+def _unpacked(file: BufferedReader, name: str) -> Iterator[bytes]:
+    begins = file.peek(len(PACKED))[: len(PACKED)]
+    if begins and begins != PACKED:
+        raise InputError(f"{name}: is no gzip file, whatever its name says; give it another name")
     size = os.fstat(file.fileno()).st_size
     n_bytes = 0
     try:
@@ -104,9 +109,7 @@ def _unpacked(file: BinaryIO, name: str) -> Iterator[bytes]:
     except EOFError as error:
         raise InputError(f"{name}: its end is cut off; fetch or pack it again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        none = str(error).startswith("Not a gzipped file")
-        what = "is no gzip file, whatever its name says" if none and not n_bytes else "is damaged"
-        raise InputError(f"{name}: {what} ({error})") from error
+        raise InputError(f"{name}: is damaged ({error}); fetch or pack it again") from error
 
 
 def _until_it_ends(file: BinaryIO, content: Any, name: str) -> Iterator[bytes]:
