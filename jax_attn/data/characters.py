@@ -95,8 +95,11 @@ class Characters:
 
     def texts(self, begin: int, end: int) -> Iterator[str]:
         """The same characters as texts."""
+        low = bool((self._points < BYTE).all())  # then each is a byte, and so is its id
+        points = self._points.astype(np.uint8 if low else np.uint32)
         for ids in self.ids(begin, end):
-            yield text_of(self._points[ids])
+            found = looked_up(points, ids)
+            yield found.tobytes().decode("latin-1") if low else text_of(found)
 
     def count(self, symbol: str, begin: int, end: int) -> int:
         """How often one occurs there."""

@@ -145,7 +145,7 @@ class Progress:
         if now - self._said >= LINE_EVERY_S:
             self._said = now
             rate = self._done / (now - self._begun) / 1e6
-            self._say(f"{self._doing}: {self._done:,} ({rate:,.0f} million a second)")
+            self._say(f"{self._doing}: {self._done:,} ({rate:,.1f} million a second)")
 
 
 def _about(folder: Path) -> dict[str, Any] | None:
