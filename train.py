@@ -34,7 +34,11 @@ def train(arguments: NewRun | ResumedRun, console: RunConsole) -> int:
         session = Session(console, stop, debug_nans=arguments.debug_nans)
         if isinstance(arguments, ResumedRun):
             result = session.old_run(
-                arguments.resume, arguments.steps, arguments.schedule_steps, arguments.data
+                arguments.resume,
+                arguments.steps,
+                arguments.schedule_steps,
+                arguments.data,
+                arguments.validation,
             )
         else:
             result = session.new_run(arguments.config, arguments.out, arguments.preset)

@@ -27,7 +27,8 @@ BFLOAT16_BITS = {"exponent_bits": 8, "mantissa_bits": 7}
 def texts() -> dict[str, np.ndarray]:
     """The corpus as characters, and as pairs of characters: a vocabulary of some thousand."""
     corpus = ja.load_corpus("tinyshakespeare", warn=print)
-    tokens = corpus.tokens[: len(corpus.tokens) // 2 * 2].astype(np.int32)
+    tokens = np.concatenate([corpus.train, corpus.validation]).astype(np.int32)
+    tokens = tokens[: len(tokens) // 2 * 2]
     pairs = tokens[::2] * corpus.tokenizer.vocab_size + tokens[1::2]
     _, pair_ids = np.unique(pairs, return_inverse=True)
     return {"characters": tokens, "pairs of characters": pair_ids.astype(np.int32)}

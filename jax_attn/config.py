@@ -16,6 +16,7 @@ from jax_attn.domains import (
     DROPOUT_RATE,
     FRACTION,
     NOT_NEGATIVE,
+    OPEN_FRACTION,
     POSITIVE,
     SEED,
     SIZE,
@@ -34,6 +35,7 @@ LEARNING_RATE = Domain(SMALLEST_FLOAT32, 1e6)
 # Values of `TrainConfig` that leave a choice to the device (jax_attn/runs/device_choices.py).
 LEFT_OPEN = {"dtype": "auto", "accumulate_steps": 0}
 
+Paths = str | tuple[str, ...]  # a name or path, or several of them
 Activation = Literal["relu", "gelu", "gelu_tanh"]
 # Accelerators that programs can be compiled for where there is none (jax_attn/compiling).
 TargetName = Literal["h100", "h200", "a100", "tpu-v5e", "tpu-v5p", "tpu-v6e"]
@@ -210,8 +212,12 @@ class TrainConfig:
     learning_rate: float  # AdamW step size after warm-up
     eval_every: int  # steps between evaluations over the whole validation split
     checkpoint_every: int  # steps between checkpoints; the last step is always saved
-    data: str = "tinyshakespeare"  # "tinyshakespeare", "python-docs" or the path of a text file
-    encoding: str = "utf-8"  # of that file: utf-16, cp1252, gb18030, … as Python names them
+    # "tinyshakespeare", "python-docs", or the paths of one or several files, also .gz, or folders,
+    # of which all *.txt and *.md are read
+    data: Paths = "tinyshakespeare"
+    validation: Paths | None = None  # the same of a text to validate with; none: a part of `data`
+    validation_fraction: float = 0.1  # of the text's characters, the last ones, to validate with
+    encoding: str = "utf-8"  # of those files: utf-16, cp1252, gb18030, … as Python names them
     # char, bytes, bpe:N (N ids trained on the text), or the path of a tokenizer.json or of a folder
     # with one or with GPT-2's vocab.json and merges.txt
     tokens: str = "char"
@@ -235,6 +241,13 @@ class TrainConfig:
         require(self, LEARNING_RATE, "learning_rate")
         require(self, COUNT, "accumulate_steps", "eval_tokens")
         require(self, SEED, "seed")
+        require(self, OPEN_FRACTION, "validation_fraction")
+        for name in ("data", "validation"):
+            object.__setattr__(self, name, _paths(name, getattr(self, name)))
+        if self.validation is not None and self.validation_fraction != 0.1:
+            raise InputError(
+                "validation is a text of its own, validation_fraction a part of data: give one"
+            )
         if not self.learning_rate * self.optimizer.weight_decay <= 1:
             raise InputError(
                 f"learning_rate {self.learning_rate} times weight_decay "
@@ -282,11 +295,22 @@ class TrainConfig:
             for name, left_open in LEFT_OPEN.items():
                 if fields.get(name) == left_open:
                     raise ValueError(f"{name} is {left_open!r}")
-            return _checked(cls, fields | {"model": shape, "optimizer": optimizer})
+            several = {k: tuple(x) for k, x in fields.items() if isinstance(x, list)}
+            return _checked(cls, fields | several | {"model": shape, "optimizer": optimizer})
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"not a training configuration: {error!s:.200}") from error
+
+
+def _paths(name: str, value: Any) -> Paths | None:
+    """As the field `name` has them, several or one. InputError for none at all."""
+    if isinstance(value, str) or (value is None and name == "validation"):
+        return value
+    several = list(value) if isinstance(value, list | tuple) else []
+    if not several or not all(isinstance(path, str) for path in several):
+        raise InputError(f"{name} is {value!r:.100}; it must be a path or several")
+    return tuple(several) if len(several) > 1 else several[0]
 
 
 def _checked(cls: Any, fields: dict[str, Any]) -> Any:
@@ -300,6 +324,9 @@ def _checked(cls: Any, fields: dict[str, Any]) -> Any:
             fits = isinstance(value, str) and value in get_args(hint)
         elif hint is float:
             fits = type(value) in (int, float)
+        elif hint in (Paths, Paths | None):
+            texts = value if isinstance(value, tuple) else [value]
+            fits = all(isinstance(text, str) for text in texts) or (value is None and hint != Paths)
         elif hint == int | None:
             fits = value is None or type(value) is int
         elif hint == float | None:

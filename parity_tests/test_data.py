@@ -1,5 +1,6 @@
 """Characters to ids and back, the split, and the batches: integers, so equal or not."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import jax_attn
 import torch_ref
+from jax_attn.training.host_batches import HostBatches
 from parity_tests.suite.tiers import Checks, assert_all, holds, raises, same_bits
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n"
@@ -26,6 +28,7 @@ def checks(seed: int) -> Checks:
     yield from tokenizer_checks("300 symbols", "".join(rng.permutation(list(characters))))
     yield from split_checks(rng)
     yield from batch_checks(rng)
+    yield from host_batch_checks(rng)
 
 
 def tokenizer_checks(name: str, text: str) -> Checks:
@@ -59,7 +62,10 @@ def split_checks(rng: np.random.Generator) -> Checks:
     for length in (11, 99, 1000, 1003):
         text = "".join(rng.choice(list("abcdefg"), length))
         tokenizer = jax_attn.CharTokenizer.from_text(text)
-        corpus = jax_attn.Corpus("random", "", tokenizer, tokenizer.encode(text))
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write(text)
+            file.flush()
+            corpus = jax_attn.load_corpus(file.name, print)
         data = torch.tensor(tokenizer.encode(text).astype(np.int64))
         n = int(0.9 * len(data))
         yield same_bits(f"training split of {length}", data[:n], np.asarray(corpus.train))
@@ -103,6 +109,52 @@ def batch_checks(rng: np.random.Generator) -> Checks:
         {"inputs": inputs[4], "targets": targets[4]},
         dict(zip(("inputs", "targets"), given.batch(jnp.int32(14)), strict=True)),
     )
+
+
+def host_batch_checks(rng: np.random.Generator) -> Checks:
+    """Windows gathered on the host: those of the device, and beyond 2^31 places those of a rule."""
+    data = (rng.permutation(23) + 200).astype(np.uint8)
+    key = jax.random.key(int(rng.integers(2**31)))
+    on_device = jax_attn.RandomBatches(jnp.asarray(data), key, 3, 5)
+    host = HostBatches(data, key, 3, 5)
+    for step in (0, 7, 2**31 - 1):
+        yield same_bits(
+            f"the batch of step {step}, gathered on the host",
+            dict(zip(("inputs", "targets"), on_device.batch(jnp.int32(step)), strict=True)),
+            dict(zip(("inputs", "targets"), host.batch(jnp.int32(step)), strict=True)),
+        )
+    n_starts = 11 * 2**59  # five in sixteen of the numbers of 64 bits are drawn again
+    wide = HostBatches(Endless(n_starts + 5), key, 4, 5)
+    for step in range(6):
+        starts = np.asarray(wide.given(step, 1).inputs)[0, :, 0]
+        expected = np.array([_place(key, step, row, n_starts) for row in range(4)], np.uint64)
+        yield same_bits(f"places beyond 2^31 of step {step}", expected, starts)
+
+
+def _place(key: jax.Array, step: int, row: int, n_starts: int) -> int:
+    """By the rule, in Python's own integers."""
+    for again in range(100):
+        stream = jax.random.fold_in(jax.random.fold_in(key, step), again)
+        high, low = map(int, jax.random.bits(stream, (4, 2), jnp.uint32)[row])
+        number = (high << 32) + low
+        if number < 2**64 // n_starts * n_starts:
+            return number % n_starts
+    raise AssertionError("a hundred numbers in a row")
+
+
+class Endless:
+    """Tokens of which each is its own place."""
+
+    dtype = np.dtype(np.uint64)
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        return places.astype(np.uint64)
 
 
 def chi_square(counts: NDArray[np.int64]) -> float:

@@ -151,7 +151,8 @@ def through_checkpoint(state: Any, like: Any) -> Any:
         checkpoint_every=STEPS,
     )
     tokenizer = jax_attn.CharTokenizer("ab")
-    corpus = jax_attn.Corpus("none", "", tokenizer, tokenizer.encode("ab"))
+    ids = tokenizer.encode("ab")
+    corpus = jax_attn.Corpus("none", "", tokenizer, ids[:1], ids[1:], (1, 1))
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", config, corpus)
         written = Checkpoints(run)

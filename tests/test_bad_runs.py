@@ -119,7 +119,7 @@ REFUSED = {
     ),
     "a tokenizer of another text": (
         vocabulary(kind="characters", characters="abc"),
-        "or tokenizer.json, is another: characters outside the vocabulary: '\\n', ' ', 'd'",
+        "is not that of its text: characters outside the vocabulary: '\\n', ' ', 'd'",
     ),
     "no text": (lambda run: (run.parent / "text.txt").unlink(), "text.txt: there is no such file"),
     "another text": (another_text, "was trained on a text of sha256"),

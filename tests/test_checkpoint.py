@@ -20,7 +20,9 @@ CONFIG = ja.TrainConfig(
     checkpoint_every=3,
 )  # fmt: skip
 TOKENIZER = ja.CharTokenizer("abc")
-CORPUS = ja.Corpus("none", "0" * 64, TOKENIZER, TOKENIZER.encode("abc"))
+CORPUS = ja.Corpus(
+    "none", "0" * 64, TOKENIZER, TOKENIZER.encode("ab"), TOKENIZER.encode("c"), (2, 1)
+)
 
 
 def unheard(line):

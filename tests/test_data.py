@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import jax_attn as ja
 from jax_attn import data
-from jax_attn.data import text_file
+from jax_attn.data import file_bytes
+from tests.everyday.texts import text_of
 
 
 def silent(line):
@@ -73,23 +74,23 @@ def test_a_file_becomes_tokens_and_splits(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(text, encoding="utf-8")
     corpus = ja.load_corpus(str(path), silent)
-    assert corpus.tokenizer.decode(corpus.tokens) == text
+    assert text_of(corpus) == text
     assert (len(corpus.train), len(corpus.validation)) == (90, 11)
     assert corpus.tokenizer.decode(corpus.validation).endswith("j€")
 
 
 def test_characters_that_straddle_pieces_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_file, "PIECE", 3)
+    monkeypatch.setattr(file_bytes, "PIECE", 3)
     path = tmp_path / "text.txt"
     path.write_text("a€😀" * 7, encoding="utf-8")
     corpus = ja.load_corpus(str(path), silent)
-    assert corpus.tokenizer.decode(corpus.tokens) == "a€😀" * 7
+    assert text_of(corpus) == "a€😀" * 7
 
 
 def test_line_ends_are_kept_as_they_are(tmp_path):
     (tmp_path / "text.txt").write_bytes(b"a\r\nb\rc\n")
     corpus = ja.load_corpus(str(tmp_path / "text.txt"), silent)
-    assert corpus.tokenizer.decode(corpus.tokens) == "a\r\nb\rc\n"
+    assert text_of(corpus) == "a\r\nb\rc\n"
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,8 @@ def test_unreadable_files_are_refused(tmp_path, content, message):
         ja.load_corpus(str(path), silent)
 
 
-def test_a_directory_is_no_corpus(tmp_path):
-    with pytest.raises(ja.InputError, match="cannot be read"):
+def test_a_folder_without_texts_is_no_corpus(tmp_path):
+    with pytest.raises(ja.InputError, match=r"a folder without texts.* it is empty"):
         ja.load_corpus(str(tmp_path), silent)
 
 
@@ -125,8 +126,8 @@ def test_a_text_shorter_than_a_window_is_refused(tmp_path, length):
 
 def test_the_standard_librarys_texts_are_a_corpus():
     corpus = ja.load_corpus("python-docs", silent)
-    assert len(corpus.tokens) > 300_000
-    assert "assert" in corpus.tokenizer.decode(corpus.tokens[:2000])
+    assert sum(corpus.characters) > 300_000
+    assert "assert" in corpus.tokenizer.decode(corpus.train[:2000])
 
 
 def test_without_network_or_copy_training_goes_on_with_the_standard_library(tmp_path, monkeypatch):
@@ -187,7 +188,7 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_ATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(
-        "jax_attn.data.corpus.TINYSHAKESPEARE_URL",
+        "jax_attn.data.built_in.TINYSHAKESPEARE_URL",
         f"http://127.0.0.1:{server.server_port}/input.txt",
     )
     # Something else than what was promised arrives: it is not used.
@@ -195,10 +196,10 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch):
     assert len(served) == 1
     # What was promised arrives: it is used, kept, and not asked for again.
     promised = hashlib.sha256(text).hexdigest()
-    monkeypatch.setattr("jax_attn.data.corpus.TINYSHAKESPEARE_SHA256", promised)
+    monkeypatch.setattr("jax_attn.data.built_in.TINYSHAKESPEARE_SHA256", promised)
     for _ in range(2):
         corpus = ja.load_corpus("tinyshakespeare", silent)
-        assert corpus.tokenizer.decode(corpus.tokens).encode() == text
+        assert text_of(corpus).encode() == text
     server.shutdown()
     server.server_close()
     assert len(served) == 2
@@ -211,7 +212,7 @@ def test_the_lectures_corpus_has_the_lectures_numbers():
         raise AssertionError(f"{line}; set JAX_ATTN_CACHE to a folder with tinyshakespeare.txt")
 
     corpus = ja.load_corpus("tinyshakespeare", explain)
-    assert len(corpus.tokens) == 1_115_394
+    assert sum(corpus.characters) == 1_115_394
     assert corpus.tokenizer.vocab_size == 65
     assert (len(corpus.train), len(corpus.validation)) == (1_003_854, 111_540)
     np.testing.assert_array_equal(

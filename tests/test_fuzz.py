@@ -15,6 +15,7 @@ from jax_attn.runs import checksums
 from jax_attn.runs.checkpoint import Checkpoints
 from jax_attn.runs.run import Run
 from tests.drawn.__main__ import drawn
+from tests.everyday.texts import text_of
 from tests.test_checkpoint import CONFIG, CORPUS, save, state_at
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # as users run it
@@ -58,7 +59,7 @@ def test_a_corpus_is_its_text_or_refused(folder, content):
         bad = any(not c.isprintable() for c in text)  # of other kinds, in other encodings
         assert bad or not text or "\ufffd" in text
     else:
-        assert corpus.tokenizer.decode(corpus.tokens) == text
+        assert text_of(corpus) == text
         assert text.encode() in content
 
 

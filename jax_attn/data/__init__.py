@@ -1,9 +1,10 @@
 """Corpora and tokenizers: from a text to token ids, and back."""
 
+from jax_attn.data.built_in import BUILT_IN
 from jax_attn.data.byte_tokenizer import ByteTokenizer
 from jax_attn.data.cache import cache_dir
 from jax_attn.data.char_tokenizer import CharTokenizer
-from jax_attn.data.corpus import BUILT_IN, Corpus, load_corpus
+from jax_attn.data.corpus import Corpus, load_corpus
 from jax_attn.data.make_tokenizer import load_tokenizer, make_tokenizer, tokenizer_of
 from jax_attn.data.tokenizer import UNITS, Tokenizer, UnknownCharacters
 

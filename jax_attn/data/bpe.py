@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jax_attn.data.file_bytes import shown
 from jax_attn.data.fragments import fragments
 from jax_attn.data.subword_tokenizer import SubwordTokenizer, library
-from jax_attn.data.text_file import shown
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, read_small
 

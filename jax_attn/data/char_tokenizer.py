@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_attn.data.characters import code_points, text_of
 from jax_attn.data.ids import checked_ids, require_inside
-from jax_attn.data.text_file import code_points, text_of
 from jax_attn.data.tokenizer import Tokenizer, UnknownCharacters
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json

@@ -1,172 +1,245 @@
-"""Corpora: a text as token ids, and the train/validation split."""
+"""Corpora: a text as token ids, to train on and to validate with."""
 
 from __future__ import annotations
 
 import codecs
-import hashlib
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jax_attn.data.cache import cache_dir
+from jax_attn.config import Paths
 from jax_attn.data.char_tokenizer import CharTokenizer
-from jax_attn.data.make_tokenizer import make_tokenizer
-from jax_attn.data.text_file import MARK, lasting_name, read_text_file
+from jax_attn.data.characters import Characters
+from jax_attn.data.documents import given_paths, in_words
+from jax_attn.data.encoded import encoded, n_characters
+from jax_attn.data.given_text import GivenText, ReadText, training_part
+from jax_attn.data.make_tokenizer import make_tokenizer, tokenizer_of
+from jax_attn.data.odd_text import MARK
+from jax_attn.data.token_file import (
+    Progress,
+    TokenFiles,
+    cache_explained,
+    open_tokens,
+    tokens_folder,
+)
 from jax_attn.data.tokenizer import UNITS, Tokenizer
+from jax_attn.domains import OPEN_FRACTION
 from jax_attn.errors import InputError
 from jax_attn.text_encoding import require_text_encoding
 
-# Notebook address of the lecture's corpus: 1,115,394 characters, 65 symbols.
-TINYSHAKESPEARE_URL = (
-    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-)
-TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-BUILT_IN = ("tinyshakespeare", "python-docs")
-DOWNLOAD_TIMEOUT_S = 10
+Say = Callable[[str], None]
+Check = Callable[[list[tuple[Paths, str]]], object]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as token ids: the first 90 % to train on, the rest to validate."""
+    """A text as token ids: the first 90 %, by default, to train on, the rest to validate with.
 
-    name: str  # what `load_corpus` finds it by
-    sha256: str  # of the file's bytes, whatever they encode; of UTF-8's where there is no file
+    Tokens of a large text are maps of files (np.memmap), to be looked at in parts.
+    """
+
+    name: Paths  # what `load_corpus` finds it by
+    sha256: str  # of the text that was given to train on: README.md says of which bytes
     tokenizer: Tokenizer
-    tokens: NDArray[np.integer]
-
-    @property
-    def n_train(self) -> int:
-        return int(0.9 * len(self.tokens))
-
-    @property
-    def characters(self) -> tuple[int, int]:
-        """Of the text to train on, and of that to validate with."""
-        count = self.tokenizer.count_characters
-        return count(self.train), count(self.validation)
-
-    @property
-    def train(self) -> NDArray[np.integer]:
-        return self.tokens[: self.n_train]
-
-    @property
-    def validation(self) -> NDArray[np.integer]:
-        return self.tokens[self.n_train :]
+    train: NDArray[np.integer]
+    validation: NDArray[np.integer]
+    characters: tuple[int, int]  # that each of the two stands for
+    documents: int = 1  # files, or the one text without
+    validation_name: Paths | None = None  # of a text of its own
+    validation_sha256: str | None = None
 
     def with_mark(self) -> Corpus:
         """The same text with a byte order mark before it as its first symbol, as runs once had."""
-        assert isinstance(self.tokenizer, CharTokenizer)
+        assert isinstance(self.tokenizer, CharTokenizer)  # there was no other kind then
         tokenizer = CharTokenizer("".join(sorted({MARK, *self.tokenizer.characters})))
         moved = tokenizer.encode(self.tokenizer.characters)
-        tokens = np.concatenate([tokenizer.encode(MARK), moved[self.tokens]])
-        return replace(self, tokenizer=tokenizer, tokens=tokens)
+        parts = tokenizer.encode(MARK), moved[self.train], moved[self.validation]
+        tokens = np.concatenate(parts)
+        n = training_part(len(tokens), 0.1)
+        return replace(
+            self,
+            tokenizer=tokenizer,
+            train=tokens[:n],
+            validation=tokens[n:],
+            characters=(n, len(tokens) - n),
+        )
 
     def require_block(self, block_size: int) -> None:
-        """Raises InputError unless both splits hold a window of `block_size` and its target."""
-        shorter = min(len(self.train), len(self.validation))
-        if len(self.tokens) < block_size + 2 or shorter < 2 or len(self.train) < block_size + 1:
-            n, unit = len(self.tokens), UNITS[self.tokenizer.unit]
+        """Raises InputError unless both parts hold a window of `block_size` and its target."""
+        name = in_words(self.name)
+        if self.validation_name is not None and len(self.validation) < 2:
             raise InputError(
-                f"{self.name}: {n} {unit} are too few for block_size "
-                f"{block_size}; give a longer text or a smaller --block-size"
+                f"{in_words(self.validation_name)}: {len(self.validation)} tokens are too few to "
+                "validate with; give a longer text"
+            )
+        if len(self.train) < block_size + 1 or len(self.validation) < 2:
+            n = len(self.train) + len(self.validation)
+            unit = UNITS[self.tokenizer.unit]
+            raise InputError(
+                f"{name}: {n} {unit} are too few for block_size {block_size}; give a longer text "
+                "or a smaller --block-size"
             )
 
 
 def load_corpus(
-    data: str,
-    warn: Callable[[str], None],
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    warn: Say,
     *,
     encoding: str = "utf-8",
     fetch: bool = True,
+    validation: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    validation_fraction: float = 0.1,
     tokens: str = "char",
     tokenizer: Tokenizer | None = None,
+    check: Check = lambda texts: None,
 ) -> Corpus:
-    corpus = _load_corpus(data, warn, encoding=encoding, fetch=fetch)
-    if tokenizer is None and tokens == "char":
-        return corpus
-    text = corpus.tokenizer.decode(corpus.tokens)
-    tokenizer = tokenizer or make_tokenizer(tokens, lambda: [text])
-    ids = list(tokenizer.encode_pieces([text]))
-    return replace(corpus, tokenizer=tokenizer, tokens=np.concatenate(ids))
+    """The corpus named "tinyshakespeare" or "python-docs", or the text at the path `data`.
 
-
-def _load_corpus(
-    data: str, warn: Callable[[str], None], *, encoding: str = "utf-8", fetch: bool = True
-) -> Corpus:
-    """The corpus named "tinyshakespeare" or "python-docs", or the text in the file at path `data`.
+    A path is of a file, also of a .gz, or of a folder, of which all *.txt and *.md are read, .gz or
+    not; there may be several. What to validate with is at `validation`, or else the last
+    `validation_fraction` of the text's characters. `tokenizer` makes the tokens or, if it is None,
+    the one that `tokens` says, as `TrainConfig.tokens`, which knows both texts.
 
     tinyshakespeare is fetched once into `cache_dir()` and checked against its hash. Where that is
     impossible, or `fetch` is False, `warn` gets one line and the standard library's documentation
-    takes its place. `encoding`, a codec of Python's, is of a file of one's own; what is odd in that
+    takes its place. `encoding`, a codec of Python's, is of files of one's own; what is odd in them
     is a line for `warn`, too. Raises InputError for a file that is missing, empty, not in that
     encoding or plainly no text.
+
+    `check` gets the names and SHA-256s of the texts before anything is made of them.
+
+    Tokens of a large text, more than 64 MiB of characters' ids, are written into the cache
+    folder once, of which `warn` gets lines, and mapped from there.
     """
-    if not isinstance(data, str):
-        raise InputError(f"data is a {type(data).__name__}, not a name or the path of a text")
     require_text_encoding(encoding)
-    if data in BUILT_IN and codecs.lookup(encoding).name != "utf-8":
-        raise InputError(f"{data} is in UTF-8: an encoding goes with --data PATH only")
-    if data == "tinyshakespeare":
-        try:
-            return _read_file(_fetch_tinyshakespeare(fetch), data, "utf-8", warn)
-        except (OSError, ModuleNotFoundError) as error:
-            missing = isinstance(error, ModuleNotFoundError)
-            reason = f"{error.name} is not installed" if missing else type(error).__name__
-            warn(
-                f"tinyshakespeare is neither in {cache_dir()} nor to be fetched ({reason}); "
-                "going on with --data python-docs"
+    OPEN_FRACTION.check("validation_fraction", validation_fraction)
+    given = [GivenText.of(given_paths(data), encoding, warn, fetch)]
+    if validation is not None:
+        given.append(GivenText.of(given_paths(validation), encoding, warn, fetch))
+    loading = _Loading(given, encoding, validation_fraction, tokens, tokenizer, warn, check)
+    return loading.kept() or loading.read()
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """What `load_corpus` was asked for."""
+
+    given: list[GivenText]
+    encoding: str
+    validation_fraction: float
+    tokens: str
+    tokenizer: Tokenizer | None
+    warn: Say
+    check: Check
+
+    def kept(self) -> Corpus | None:
+        """From token files, for large texts that have them. Of these only the hash is taken."""
+        sizes = [size for given in self.given if (size := given.size()) is not None]
+        if len(sizes) < len(self.given) or sum(sizes) <= Characters.MOST_IN_MEMORY:
+            return None
+        progress = Progress(self.warn, "bytes looked at")
+        hashes = [given.sha256(progress.add) for given in self.given]
+        self._check(hashes)
+        with cache_explained():
+            about = self._files(hashes).find(self.tokens, self._tokenizer_before_reading())
+        return None if about is None else self._mapped(hashes, about)
+
+    def read(self) -> Corpus:
+        """By reading the characters, each once."""
+        progress = Progress(self.warn, "bytes read")
+        with cache_explained(), contextlib.closing(Characters(tokens_folder)) as characters:
+            text = ReadText.read(
+                self.given, self.validation_fraction, characters, self.warn, progress.add
             )
-            data = "python-docs"
-    if data == "python-docs":
-        return _python_docs()
-    return _read_file(Path(data), lasting_name(Path(data)), encoding, warn)
+            self._check(text.hashes)
+            return self._large(text) if characters.large else self._small(text)
 
+    def _small(self, text: ReadText) -> Corpus:
+        tokenizer = self.tokenizer or self._make_tokenizer(text)
+        train, validation = (_in_memory(text, part, tokenizer) for part in text.parts())
+        counts = [n_characters(text, part, tokenizer) for part in text.parts()]
+        return self._corpus(text.hashes, tokenizer, train, validation, counts)
 
-def _read_file(path: Path, name: str, encoding: str, warn: Callable[[str], None]) -> Corpus:
-    text = read_text_file(path, encoding, warn)
-    return Corpus(name, text.sha256, CharTokenizer(text.characters), text.tokens)
+    def _large(self, text: ReadText) -> Corpus:
+        files = self._files(text.hashes)
+        with files.locked(self.warn):
+            about = files.find(self.tokens, self._tokenizer_before_reading())
+            if about is None:
+                tokenizer = self.tokenizer or self._make_tokenizer(text)
+                about = files.find(self.tokens, tokenizer)  # made for a tokenizer that was given
+                about = about or self._make(files, text, tokenizer)
+        return self._mapped(text.hashes, about)
 
+    def _make(self, files: TokenFiles, text: ReadText, tokenizer: Tokenizer) -> dict:
+        name = in_words(self.given[0].name)
+        self.warn(f"{name} is large: its tokens are written once, and read from {tokens_folder()}")
+        progress = Progress(self.warn, "tokens written")
 
-def _fetch_tinyshakespeare(fetch: bool) -> Path:
-    """Path of the checked copy. OSError when there is none and none can be fetched.
+        def counted(part: tuple[int, int]):
+            for ids in encoded(text, part, tokenizer):
+                yield ids
+                progress.add(len(ids))
 
-    ModuleNotFoundError where the downloader is not installed.
-    """
-    path = cache_dir() / "tinyshakespeare.txt"
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == TINYSHAKESPEARE_SHA256:
-        return path  # spares the half second that importing the downloader takes
-    if not fetch:
-        raise FileNotFoundError(path)
-    import logging
-
-    import pooch
-
-    pooch.get_logger().setLevel(logging.ERROR)
-    try:
-        fetched = pooch.retrieve(
-            TINYSHAKESPEARE_URL,
-            known_hash=f"sha256:{TINYSHAKESPEARE_SHA256}",
-            fname=path.name,
-            path=path.parent,
-            # pooch's own annotation leaves its downloader out of its Downloader protocol.
-            downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_S),  # pyright: ignore[reportArgumentType]
+        counts = [n_characters(text, part, tokenizer) for part in text.parts()]
+        return files.make(
+            self.tokens if self.tokenizer is None else "",
+            tokenizer,
+            map(counted, text.parts()),
+            {"characters": counts},
         )
-    except ValueError as error:  # what arrived has another hash
-        raise OSError(str(error)) from error
-    return Path(fetched)
+
+    def _make_tokenizer(self, text: ReadText) -> Tokenizer:
+        characters = text.characters
+        if self.tokens == "char":  # the symbols are known already
+            return CharTokenizer("".join(sorted(characters.symbols)))
+        return make_tokenizer(self.tokens, lambda: characters.texts(0, len(characters)))
+
+    def _tokenizer_before_reading(self) -> Tokenizer | None:
+        """The one that was given, or that needs no text; None for one that is made of the text."""
+        if self.tokenizer is not None or self.tokens == "char" or self.tokens.startswith("bpe:"):
+            return self.tokenizer
+        return make_tokenizer(self.tokens, tuple)
+
+    def _check(self, hashes: Sequence[str]) -> None:
+        self.check([(text.name, sha256) for text, sha256 in zip(self.given, hashes, strict=True)])
+
+    def _files(self, hashes: Sequence[str]) -> TokenFiles:
+        own = self.validation_fraction if len(self.given) == 1 else None
+        return TokenFiles(*hashes, own, codecs.lookup(self.encoding).name)
+
+    def _mapped(self, hashes: Sequence[str], about: dict) -> Corpus:
+        tokenizer = self.tokenizer or tokenizer_of(about["tokenizer"])
+        train, validation = open_tokens(about)
+        return self._corpus(hashes, tokenizer, train, validation, about["characters"])
+
+    def _corpus(
+        self,
+        hashes: Sequence[str],
+        tokenizer: Tokenizer,
+        train: NDArray[np.integer],
+        validation: NDArray[np.integer],
+        characters: Sequence[int],
+    ) -> Corpus:
+        own = len(self.given) > 1
+        return Corpus(
+            self.given[0].name,
+            hashes[0],
+            tokenizer,
+            train,
+            validation,
+            (characters[0], characters[1]),
+            sum(given.n_documents for given in self.given),
+            self.given[1].name if own else None,
+            hashes[1] if own else None,
+        )
 
 
-def _python_docs() -> Corpus:
-    """The help texts of the standard library, which every full CPython carries."""
-    try:
-        from pydoc_data import topics
-    except ImportError as error:
-        raise InputError(
-            "this Python carries no pydoc_data; give a text of your own with --data PATH"
-        ) from error
-    text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    tokenizer = CharTokenizer.from_text(text)
-    return Corpus("python-docs", digest, tokenizer, tokenizer.encode(text))
+def _in_memory(
+    text: ReadText, part: tuple[int, int], tokenizer: Tokenizer
+) -> NDArray[np.unsignedinteger]:
+    pieces = list(encoded(text, part, tokenizer))
+    return np.concatenate([np.empty(0, tokenizer.dtype), *pieces], dtype=tokenizer.dtype)

@@ -11,8 +11,8 @@ from typing import Any
 from jax_attn.data.bpe import read_gpt2_files, train_bpe
 from jax_attn.data.byte_tokenizer import ByteTokenizer
 from jax_attn.data.char_tokenizer import CharTokenizer
+from jax_attn.data.file_bytes import shown
 from jax_attn.data.subword_tokenizer import LibraryMissing, SubwordTokenizer
-from jax_attn.data.text_file import shown
 from jax_attn.data.tokenizer import Tokenizer
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json

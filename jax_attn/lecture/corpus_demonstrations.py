@@ -33,8 +33,9 @@ class CorpusDemonstration:
 
 def corpus_and_tokens(manual_seed: ManualSeed, corpus: Corpus) -> Values:
     del manual_seed  # nothing here is random
-    tokenizer, tokens = corpus.tokenizer, corpus.tokens
+    tokenizer = corpus.tokenizer
     assert isinstance(tokenizer, CharTokenizer)
+    tokens = np.concatenate([corpus.train, corpus.validation])
     text = tokenizer.decode(tokens)
     hello = tokenizer.encode("hello, there!")
     first = tokens[: BLOCK_SIZE + 1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from jax_attn.config import TargetName, TrainConfig
+from jax_attn.config import Paths, TargetName, TrainConfig
 from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.runs.presets import PRESETS
@@ -18,6 +18,7 @@ from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
 `python train.py --resume RUN_DIR [--steps N] [--schedule-steps N] [--data PATH]` goes on with it.
+Texts (--data, --validation) are files, also .gz, folders, or several; README.md has more on them.
 `python train.py PRESET --plan TARGET` trains nothing: it says what an accelerator would take."""
 
 
@@ -39,7 +40,8 @@ class ResumedRun:
     resume: Path  # run directory
     steps: int | None = None  # a new total number of steps; the learning rate keeps its schedule
     schedule_steps: int | None = None  # a new length of the learning rate's schedule
-    data: str | None = None  # where the run's text is now, if it was moved; it must be the same
+    data: Paths | None = None  # where the run's text is now, if it was moved; it must be the same
+    validation: Paths | None = None  # the same of the text that it validates with
     debug_nans: bool = False  # when a value is not finite, say which operation made it so
 
     def __post_init__(self) -> None:

@@ -23,7 +23,8 @@ from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import characters_evaluated, evaluate_split
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
-from jax_attn.training.batches import Batches, RandomBatches
+from jax_attn.training.batches import Batches
+from jax_attn.training.host_batches import HostBatches, random_batches
 from jax_attn.training.nan_search import find_nan
 from jax_attn.training.optim import learning_rate_schedule
 from jax_attn.training.step import TrainState
@@ -72,18 +73,22 @@ class TrainingLoop:
         stopped = here and self._is_due(config.eval_every) and self.validation_loss is None
         self._unevaluated = dict(recorded) if stopped else None
         self._seconds_before = recorded.get("elapsed_s", 0.0)
-        self.random_batches = RandomBatches(
-            jnp.asarray(corpus.train),
+        self.random_batches = random_batches(
+            corpus.train,
             jax.random.fold_in(jax.random.key(config.seed), 1),
             config.batch_size,
             config.block_size,
         )
-        self._batches: Batches = self.random_batches
         self._per_character = characters_evaluated(corpus.validation, config, corpus.tokenizer)
         self._model = shapes.model()
         n_parameters, platform = count_parameters(self._model), jax.devices()[0].platform
         self._most_steps = most_steps(config, n_parameters, platform)
         self._room = longest_chunk(config, self._most_steps)
+        self._batches: Batches = (
+            self.random_batches.shapes(self._room)
+            if isinstance(self.random_batches, HostBatches)
+            else self.random_batches
+        )
         self._program: Any = None
         self._ahead: CompiledAhead | None = None
         self.script: TorchScript | None = None
@@ -143,6 +148,8 @@ class TrainingLoop:
         count = chunk_end(config, self._most_steps, self.step) - self.step
         if self.script is not None:
             self._follow(self.script, count, progress)
+        elif isinstance(self.random_batches, HostBatches):
+            self._gather(self.random_batches, count)
         if self._program is None:
             self._program, seconds = self._compiled()
             steps = "a step" if self._room == 1 else f"up to {self._room} steps"
@@ -176,6 +183,14 @@ class TrainingLoop:
             )
         self.state, batches = script.next_steps(self.state, self.step, count)
         self._batches = batches.with_room(self._room)
+
+    def _gather(self, batches: HostBatches, count: int) -> None:
+        """Takes the batches of the next `count` steps, and has those of the next chunk gathered."""
+        self._batches = batches.given(self.step, count, self._room)
+        after = self.step + count
+        if after < self._run.config.steps:
+            n_steps = chunk_end(self._run.config, self._most_steps, after) - after
+            batches.prepare(after, n_steps, self._room)
 
     def _compiled(self) -> tuple[Any, float]:
         """The program of a chunk, and the seconds it took."""

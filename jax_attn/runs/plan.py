@@ -19,6 +19,7 @@ from jax_attn.compiling.precision import describe_products, products
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import Target
 from jax_attn.config import TrainConfig
+from jax_attn.data.mapped import is_mapped
 from jax_attn.errors import InputError
 from jax_attn.models.flops import flops_per_token
 from jax_attn.models.gpt import GPT
@@ -33,7 +34,7 @@ from jax_attn.runs.report import (
     compile_split_evaluation,
     describe,
 )
-from jax_attn.training.batches import RandomBatches
+from jax_attn.training.batches import Batches, RandomBatches, given_shapes
 from jax_attn.training.optim import make_optimizer
 from jax_attn.training.step import TrainState
 
@@ -105,7 +106,8 @@ def plan(
     run = RunPrograms(config, target, tokens, vocab_size)
     rates = Rates.of(target)
     state = run.state
-    beside = _bytes(state) - _bytes((state.params, state.rest)) + tokens.nbytes
+    beside = _bytes(state) - _bytes((state.params, state.rest))
+    beside += 0 if is_mapped(tokens) else tokens.nbytes
 
     model = state.model()
     compiled = partial(_compiled, rates=rates, say=say, keep=keep)
@@ -197,6 +199,7 @@ class RunPrograms:
         self.config = config
         self._target = target
         self._optimizer = make_optimizer(config.optimizer, config.learning_rate, config.steps)
+        self._mapped = is_mapped(tokens)
         with self._compiling():
             shapes = jax.eval_shape(
                 lambda: TrainState.create(build_model(config, vocab_size), self._optimizer)
@@ -214,7 +217,12 @@ class RunPrograms:
         """Of a configuration that may have another batch size."""
         n_parameters = count_parameters(self.state.model())
         n_steps = longest_chunk(config, most_steps(config, n_parameters, self._target.platform))
-        batches = RandomBatches(self._tokens, self._key, config.batch_size, config.block_size)
+        batches: Batches = RandomBatches(
+            self._tokens, self._key, config.batch_size, config.block_size
+        )
+        if self._mapped:
+            shapes = given_shapes(n_steps, config.batch_size, config.block_size, self._tokens.dtype)
+            batches = place(self._target, shapes)
         with self._compiling():
             compiled, _ = compile_training(
                 self.state, batches, self._optimizer, n_steps, config.accumulate_steps

@@ -13,11 +13,11 @@ from jax_attn.compiling.memory import MOST_TIMES
 from jax_attn.compiling.targets import TARGETS, Target
 from jax_attn.config import TargetName
 from jax_attn.console import VerbatimConsole
-from jax_attn.data import load_corpus
 from jax_attn.errors import InputError
 from jax_attn.json_files import write_json
 from jax_attn.runs.command_line import NewRun
 from jax_attn.runs.plan import Plan, plan
+from jax_attn.runs.run_text import corpus_of
 
 
 def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> int:
@@ -29,9 +29,7 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
     if out is not None and (out / "plan.json").exists():
         raise InputError(f"{out} holds a plan already; give another --out")
     config = arguments.config
-    corpus = load_corpus(
-        config.data, warn=say, encoding=config.encoding, fetch=False, tokens=config.tokens
-    )
+    corpus = corpus_of(config, say, fetch=False)
     corpus.require_block(arguments.config.block_size)
     if out is not None:
         try:

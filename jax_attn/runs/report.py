@@ -12,6 +12,8 @@ from jaxtyping import Integer
 from jax_attn.compiling.precision import describe_products
 from jax_attn.config import TrainConfig
 from jax_attn.data import UNITS, Corpus, Tokenizer
+from jax_attn.data.documents import in_words
+from jax_attn.data.mapped import is_mapped
 from jax_attn.generate import compile_generation, generate
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
@@ -23,7 +25,7 @@ from jax_attn.runs.per_character import PerCharacter
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
 from jax_attn.torch_replay.script import TorchScript
-from jax_attn.training.batches import RandomBatches
+from jax_attn.training.batches import Batches
 from jax_attn.training.evaluation import (
     OnBatch,
     compile_evaluation,
@@ -31,6 +33,7 @@ from jax_attn.training.evaluation import (
     evaluate,
     ignore,
 )
+from jax_attn.training.host_batches import HostBatches
 
 EVALUATION_TOKENS = 4096  # tokens in one evaluation batch
 CHEAP_EVALUATION_FLOPS = 2e10  # below this the training loss is taken over the whole split too
@@ -70,16 +73,31 @@ def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str
     )
     if isinstance(model, GPT):
         yield f"attention {attention_choice(model, config.dtype)}"
-    yield f"corpus   {corpus.name}: {_size(corpus)}, sha256 {corpus.sha256[:12]}…"
+    yield from about_corpus(corpus)
     yield f"run      {run.path}"
 
 
-def _size(corpus: Corpus) -> str:
-    characters, tokenizer = f"{sum(corpus.characters):,} characters", corpus.tokenizer
+def about_corpus(corpus: Corpus) -> Iterator[str]:
+    """Lines about the texts, and how much of them is to train on and to validate with."""
+    tokenizer = corpus.tokenizer
+    files = f"{corpus.documents:,} files, " if corpus.documents > 1 else ""
+    characters = f"{files}{sum(corpus.characters):,} characters"
     if tokenizer.unit == "character":
-        return f"{characters}, {tokenizer.vocab_size} symbols"
-    n = len(corpus.train) + len(corpus.validation)
-    return f"{characters}, {n:,} tokens ({tokenizer.describe()})"
+        sizes = f"{characters}, {tokenizer.vocab_size} symbols"
+    else:
+        n = len(corpus.train) + len(corpus.validation)
+        sizes = f"{characters}, {n:,} tokens ({tokenizer.describe()})"
+    yield f"corpus   {in_words(corpus.name)}: {sizes}, sha256 {corpus.sha256[:12]}…"
+    unit = UNITS[tokenizer.unit]
+    own = ""
+    if corpus.validation_sha256 is not None:
+        name = in_words(corpus.validation_name or "")
+        own = f" from {name}, sha256 {corpus.validation_sha256[:12]}…"
+    stored = ", mapped from files" if is_mapped(corpus.train) else ""
+    yield (
+        f"split    {len(corpus.train):,} {unit} to train on, "
+        f"{len(corpus.validation):,} to validate with{own}{stored}"
+    )
 
 
 def evaluate_split(
@@ -140,7 +158,7 @@ def finish(
     run: Run,
     model: LanguageModel,
     corpus: Corpus,
-    batches: RandomBatches,
+    batches: Batches | HostBatches,
     script: TorchScript | None,
     painter: Painter,
     progress: TrainingProgress,

@@ -19,9 +19,9 @@ from typing import Any
 import jax
 import optax
 
-from jax_attn.config import OptimizerConfig, TrainConfig
+from jax_attn.config import OptimizerConfig, Paths, TrainConfig
 from jax_attn.data import Corpus, Tokenizer, load_tokenizer
-from jax_attn.data.text_file import shown
+from jax_attn.data.file_bytes import shown
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
 from jax_attn.models.language_model import LanguageModel
@@ -32,7 +32,14 @@ from jax_attn.training.step import TrainState
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 # What may change between two parts of a run. A text is known by its hash, not by its path.
-CHANGEABLE = ("steps", "optimizer.schedule_steps", "data", "checkpoint_every", "sample_tokens")
+CHANGEABLE = (
+    "steps",
+    "optimizer.schedule_steps",
+    "data",
+    "validation",
+    "checkpoint_every",
+    "sample_tokens",
+)
 
 
 class FolderTaken(InputError):
@@ -49,7 +56,7 @@ class Run:
     path: Path
     config: TrainConfig
     tokenizer: Tokenizer
-    corpus: dict[str, Any]  # name, sha256, and sizes for the reader's eye
+    corpus: dict[str, Any]  # names and SHA-256s, and sizes for the reader's eye
     versions: dict[str, str]  # of the libraries that wrote it
 
     @property
@@ -81,10 +88,16 @@ class Run:
         about = {
             "name": corpus.name,
             "sha256": corpus.sha256,
+            "validation_name": corpus.validation_name,
+            "validation_sha256": corpus.validation_sha256,
+            "documents": corpus.documents,
             "characters": sum(corpus.characters),
             "tokens": len(corpus.train) + len(corpus.validation),
             "vocab_size": corpus.tokenizer.vocab_size,
         }
+        splits = ("train", corpus.train), ("validation", corpus.validation)
+        for (split, tokens), n_characters in zip(splits, corpus.characters, strict=True):
+            about[split] = {"tokens": len(tokens), "characters": n_characters}
         run = cls(partial, config, corpus.tokenizer, about, versions_in_use())
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -179,9 +192,10 @@ class Run:
             new = dataclasses.replace(new, optimizer=optimizer)
         return dataclasses.replace(self, config=new)
 
-    def with_data(self, data: str) -> Run:
-        """The same run with its text in another place, not yet written down."""
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, data=data))
+    def with_data(self, data: Paths, validation: Paths | None) -> Run:
+        """The same run with its texts in other places, not yet written down."""
+        config = dataclasses.replace(self.config, data=data, validation=validation)
+        return dataclasses.replace(self, config=config)
 
     def require_same(self, saved: Run) -> None:
         """InputError, with the difference, unless a checkpoint `saved` is of this very run."""
@@ -191,11 +205,13 @@ class Run:
             for name in sorted(ours.keys() | theirs.keys())
             if name not in CHANGEABLE and ours.get(name) != theirs.get(name)
         ]
-        if self.corpus["sha256"] != saved.corpus["sha256"]:
-            differences.append(
-                f"the corpus has sha256 {self.corpus['sha256'][:12]}… "
-                f"instead of {saved.corpus['sha256'][:12]}…"
-            )
+        for name, what in (
+            ("sha256", "the corpus has"),
+            ("validation_sha256", "the text to validate with has"),
+        ):
+            first, second = (str(run.corpus.get(name))[:12] for run in (self, saved))
+            if first != second:
+                differences.append(f"{what} sha256 {first}… instead of {second}…")
         if self.tokenizer.record() != saved.tokenizer.record():
             differences.append(
                 f"tokenizer.json has {self.tokenizer.describe()} "

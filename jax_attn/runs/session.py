@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jax_attn.compiling.backend import require_device
 from jax_attn.compiling.precision import products
-from jax_attn.config import TrainConfig
-from jax_attn.data import Corpus, load_corpus
+from jax_attn.config import Paths, TrainConfig
+from jax_attn.data import Corpus
 from jax_attn.errors import InputError
 from jax_attn.nn.flash import accelerator
 from jax_attn.runs.checkpoint import Checkpoints
@@ -28,7 +28,7 @@ from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import finish, introduction
 from jax_attn.runs.run import FolderTaken, Run
 from jax_attn.runs.run_console import RunConsole
-from jax_attn.runs.run_text import text_of_run
+from jax_attn.runs.run_text import corpus_of, text_of_run
 from jax_attn.runs.schedule import about_schedule
 from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
 from jax_attn.runs.train import TrainResult
@@ -56,11 +56,11 @@ class Session:
         Where it fails before there is anything in it to go on with, the folder goes too.
         """
         require_device()
-        corpus = load_corpus(
-            config.data, warn=self._say, encoding=config.encoding, tokens=config.tokens
-        )
+        corpus = corpus_of(config, self._say)
         self._stop.begin()
-        config = dataclasses.replace(config, data=corpus.name)  # to resume with
+        config = dataclasses.replace(  # to resume with
+            config, data=corpus.name, validation=corpus.validation_name
+        )
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
         require_memory(config)
@@ -80,17 +80,18 @@ class Session:
         folder: str | os.PathLike[str],
         steps: int | None = None,
         schedule_steps: int | None = None,
-        data: str | None = None,
+        data: Paths | None = None,
+        validation: Paths | None = None,
     ) -> TrainResult:
         """Where it stopped; `steps` and `schedule_steps` are new totals, None the old ones.
 
-        `data` is where the run's text is, None where it was.
+        `data` and `validation` are where the run's texts are, None where they were.
         """
         require_device()
         run = Run.open(folder)
-        corpus = text_of_run(run, data, warn=self._say)
+        corpus = text_of_run(run, data, validation, warn=self._say)
         self._stop.begin()
-        run = run.with_data(corpus.name)
+        run = run.with_data(corpus.name, corpus.validation_name)
         with run.locked():
             return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)
 

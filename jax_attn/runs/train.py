@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_attn.config import BigramShape, HeadShape, TrainConfig
+from jax_attn.data.documents import given_paths
 from jax_attn.errors import InputError
 from jax_attn.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from jax_attn.runs.session import Session
+
+
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,17 @@ class TrainResult:
 def train(
     config: TrainConfig,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
+    validation: PathLike | Sequence[PathLike] | None = None,
     out: str | os.PathLike[str] | None = None,
     on_record: Callable[[dict[str, Any]], object] | None = None,
 ) -> TrainResult:
     """Trains a model from the beginning, with the bits and the words of `python train.py`.
 
     `config` is a preset's, `PRESETS["mini"][1]`, or one made from it by `dataclasses.replace`.
-    `data` names the text in the place of `config.data`; `out` is the run's folder to make, by
-    default one under runs/. `on_record` is called with every record as it is written: its numbers
-    are nats a token, tokens a second, seconds.
+    `data` and `validation` name texts in the place of those of `config`; `out` is the run's folder
+    to make, by default one under runs/. `on_record` is called with every record as it is written:
+    its numbers are nats a token, tokens a second, seconds.
 
     Ctrl-C saves the state and returns what there is; a second one is Python's own. In a thread,
     which no signal reaches, the training goes on to its end. InputError for a text or a folder that
@@ -53,7 +58,9 @@ def train(
             'that of a preset is PRESETS["mini"][1]'
         )
     if data is not None:
-        config = dataclasses.replace(config, data=os.fspath(data))
+        config = dataclasses.replace(config, data=given_paths(data))
+    if validation is not None:
+        config = dataclasses.replace(config, validation=given_paths(validation))
     kinds = {BigramShape: "bigram", HeadShape: "head"}
     with _session(on_record) as session:
         return session.new_run(
@@ -66,19 +73,20 @@ def resume(
     *,
     steps: int | None = None,
     schedule_steps: int | None = None,
-    data: str | os.PathLike[str] | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
+    validation: PathLike | Sequence[PathLike] | None = None,
     on_record: Callable[[dict[str, Any]], object] | None = None,
 ) -> TrainResult:
     """Goes on with the run in folder `path` where it stopped, under its own settings, as `train`.
 
     `steps` is a new total number of steps, no fewer than are done, else InputError. The learning
     rate keeps its schedule, and stays where that ends; `schedule_steps` gives it another length.
-    `data` is where the run's text is now, if it was moved or came through a pipe; InputError for
-    any other text.
+    `data` is where the run's text is now, if it was moved or came through a pipe, `validation` the
+    one that it validates with; InputError for any other text.
     """
     with _session(on_record) as session:
-        where = None if data is None else os.fspath(data)
-        return session.old_run(path, steps, schedule_steps, where)
+        texts = (None if text is None else given_paths(text) for text in (data, validation))
+        return session.old_run(path, steps, schedule_steps, *texts)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Integer
 
+from jax_attn.data.mapped import Windows
 from jax_attn.interop import load_state_dict, to_state_dict
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
@@ -78,7 +79,8 @@ def windows(
     tokens: Integer[np.ndarray, " N"], starts: Integer[np.ndarray, "*batch"], block_size: int
 ) -> tuple[Integer[np.ndarray, "*batch T"], Integer[np.ndarray, "*batch T"]]:
     """The `block_size` tokens from each start on, and the same moved on by one."""
-    cut = tokens[starts[..., None] + np.arange(block_size + 1)].astype(np.int32)
+    cut = Windows(tokens).at(starts.reshape(-1), block_size + 1).astype(np.int32)
+    cut = cut.reshape(*starts.shape, block_size + 1)
     return cut[..., :-1], cut[..., 1:]
 
 

@@ -1,4 +1,7 @@
-"""Where a step's batches come from, inside a compiled program."""
+"""Where a step's batches come from.
+
+Random windows are a pure function of (key, step): `window_starts`, wherever the tokens are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jax_attn.domains import SIZE
+from jax_attn.domains import LARGEST_INT32, SIZE
 from jax_attn.errors import InputError
 
 
@@ -18,6 +21,15 @@ class Batches(Protocol):
     """Where a chunk's batches come from: inputs and targets [B T] of a step, inside jit."""
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]: ...
+
+
+def window_starts(
+    key: Array, step: Int[Array, ""], batch_size: int, n_starts: int
+) -> Int[Array, "B 1"]:
+    """Where the windows of a step begin: each of `n_starts` places, up to 2^31, equally likely."""
+    return jax.random.randint(
+        jax.random.fold_in(key, step), (batch_size, 1), 0, n_starts, dtype=jnp.int32
+    )
 
 
 @jax.tree_util.register_dataclass
@@ -32,18 +44,13 @@ class RandomBatches:
 
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
         """Every start from 0 to N - T - 1 is equally likely. InputError where there is none."""
-        SIZE.check("batch_size", self.batch_size)
-        if self.tokens.shape[0] <= SIZE.check("block_size", self.block_size):
+        n_starts = require_windows(self.tokens.shape[0], self.batch_size, self.block_size)
+        if self.tokens.shape[0] > LARGEST_INT32:
             raise InputError(
-                f"{self.tokens.shape[0]} tokens are too few for block_size {self.block_size}"
+                f"{self.tokens.shape[0]:,} tokens are too many for a device, which counts places "
+                "in int32: give HostBatches of them"
             )
-        starts = jax.random.randint(
-            jax.random.fold_in(self.key, step),
-            (self.batch_size, 1),
-            0,
-            self.tokens.shape[0] - self.block_size,
-            dtype=jnp.int32,
-        )
+        starts = window_starts(self.key, step, self.batch_size, n_starts)
         places = starts + jnp.arange(self.block_size + 1, dtype=jnp.int32)
         windows = self.tokens[places].astype(jnp.int32)
         return windows[:, :-1], windows[:, 1:]
@@ -69,3 +76,17 @@ class GivenBatches:
     def batch(self, step: Int[Array, ""]) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
         row = step - self.first_step
         return self.inputs[row].astype(jnp.int32), self.targets[row].astype(jnp.int32)
+
+
+def given_shapes(n_steps: int, batch_size: int, block_size: int, dtype: Any) -> GivenBatches:
+    """Of `GivenBatches` with so many steps."""
+    ids = jax.ShapeDtypeStruct((n_steps, batch_size, block_size), dtype)
+    return GivenBatches(ids, ids, jax.ShapeDtypeStruct((), jnp.int32))
+
+
+def require_windows(n_tokens: int, batch_size: int, block_size: int) -> int:
+    """The number of places where a window and its target may begin; InputError for none."""
+    SIZE.check("batch_size", batch_size)
+    if n_tokens <= SIZE.check("block_size", block_size):
+        raise InputError(f"{n_tokens} tokens are too few for block_size {block_size}")
+    return n_tokens - block_size

@@ -11,11 +11,13 @@ from flax import nnx
 from jaxtyping import Array, Float64, Integer
 
 from jax_attn.compiling.options import compiled
+from jax_attn.data.mapped import release
 from jax_attn.domains import LARGEST_INT32, SIZE
 from jax_attn.errors import InputError
 from jax_attn.nn.inputs import check_model
 from jax_attn.nn.loss import IGNORE
 from jax_attn.training.batches import Batches
+from jax_attn.training.host_batches import HostBatches
 from jax_attn.training.step import loss_fn
 
 AHEAD = 2  # batches that are on their way while the next is prepared
@@ -45,7 +47,8 @@ def evaluate(
 
     The tokens are cut into windows of `block_size`, end to end, and each is predicted from those
     before it in its window. `on_batch` is called before every batch of `batch_size` windows; what
-    it raises ends the evaluation. Raises ValueError for fewer than two tokens, and sizes below 1.
+    it raises ends the evaluation. Of tokens that are mapped (np.memmap) a batch is in memory at a
+    time. Raises ValueError for fewer than two tokens, and sizes below 1.
     """
     SIZE.check("block_size", block_size)
     SIZE.check("batch_size", batch_size)
@@ -53,8 +56,6 @@ def evaluate(
     ids = np.asarray(tokens)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise InputError(f"tokens are ids, integers [N]; these are {ids.dtype} {ids.shape}")
-    if not np.can_cast(ids.dtype, np.int32) and ids.size and abs(ids).max() > LARGEST_INT32:
-        raise InputError(f"tokens hold {abs(ids).max()}, which no id is: they are int32")
     n_targets = len(ids) - 1
     if n_targets < 1:
         raise ValueError(f"{len(ids)} tokens hold nothing to predict; give at least 2")
@@ -65,7 +66,9 @@ def evaluate(
         # Filled up to whole batches, which one program then serves, whatever the number of tokens.
         begin, end = batch * span, min((batch + 1) * span, n_targets)
         empty = span - (end - begin)
-        inputs, targets = ids[begin:end].astype(np.int32), ids[begin + 1 : end + 1].astype(np.int32)
+        some = _int32(ids[begin : end + 1])
+        release(tokens)
+        inputs, targets = some[:-1], some[1:]
         shape = (batch_size, block_size)
         return _loss_of_windows(
             graphdef,
@@ -77,6 +80,13 @@ def evaluate(
     return float(np.sum(_one_by_one(loss_of, -(-n_targets // span), on_batch)) / n_targets)
 
 
+def _int32(ids: np.ndarray) -> np.ndarray:
+    """InputError for what is too large for it."""
+    if not np.can_cast(ids.dtype, np.int32) and (most := abs(ids).max()) > LARGEST_INT32:
+        raise InputError(f"tokens hold {most}, which no id is: they are int32")
+    return ids.astype(np.int32)
+
+
 def compile_evaluation(
     model: nnx.Module, *, block_size: int, batch_size: int
 ) -> jax.stages.Compiled:
@@ -86,7 +96,11 @@ def compile_evaluation(
 
 
 def estimate_loss(
-    model: nnx.Module, batches: Batches, n_batches: int = 200, *, on_batch: OnBatch = ignore
+    model: nnx.Module,
+    batches: Batches | HostBatches,
+    n_batches: int = 200,
+    *,
+    on_batch: OnBatch = ignore,
 ) -> float:
     """The lecture's estimate: mean loss in nats over `n_batches` sampled batches, dropout off.
 
@@ -97,7 +111,12 @@ def estimate_loss(
     graphdef, state = nnx.split(model)
 
     def loss_of(batch: int) -> jax.Array:
-        return _loss_of_batch(graphdef, state, batches, np.int32(batch))
+        some = batches
+        if isinstance(batches, HostBatches):
+            some = batches.given(batch, 1)
+            if batch + 1 < n_batches:
+                batches.prepare(batch + 1, 1, 1)
+        return _loss_of_batch(graphdef, state, some, np.int32(batch))
 
     return float(np.mean(_one_by_one(loss_of, n_batches, on_batch)))
 

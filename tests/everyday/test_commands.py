@@ -208,7 +208,7 @@ def test_a_text_that_was_moved(call, folder):
         pytest.param("other.txt", "now has ", id="another text"),
         pytest.param("nowhere.txt", "nowhere.txt: there is no such file;", id="not there"),
         pytest.param("python-docs", "python-docs now has ", id="a corpus by its name"),
-        pytest.param(".", "it is a folder", id="a folder"),
+        pytest.param(".", "now has ", id="a folder that has it beside another"),
     ],
 )
 def test_another_text_is_refused_and_nothing_changed(call, folder, data, said):

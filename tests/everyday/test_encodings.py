@@ -11,7 +11,7 @@ import pytest
 
 import jax_attn as ja
 import train
-from jax_attn.data import text_file
+from jax_attn.data import file_bytes
 from tests.everyday.texts import MARK, Read, file_of, refusal
 from tests.in_process import FOX
 
@@ -50,7 +50,7 @@ ENGLISH = "All human beings are born free.\n"
 )
 @pytest.mark.parametrize("piece", [1, 1 << 20])
 def test_a_byte_order_mark_is_no_symbol(tmp_path, monkeypatch, content, encoding, piece):
-    monkeypatch.setattr(text_file, "PIECE", piece)
+    monkeypatch.setattr(file_bytes, "PIECE", piece)
     read = Read(file_of(tmp_path, content), encoding)
     assert read.text == FOX
     assert read.corpus.tokenizer.vocab_size == 28

@@ -11,9 +11,10 @@ import pytest
 
 import jax_attn as ja
 import train
-from jax_attn.data import text_file
+from jax_attn.data import characters, file_bytes
+from jax_attn.data.characters import Characters
 from jax_attn.runs import checksums
-from tests.everyday.texts import MARK, Read, file_of, refusal
+from tests.everyday.texts import MARK, Read, file_of, refusal, text_of
 from tests.in_process import FOX
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -69,9 +70,15 @@ def without_end():
         yield FOX.encode()
 
 
-def test_a_pipe_without_an_end_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_file, "MOST_CHARACTERS", 10 * text_file.PIECE)
-    assert "longer than 10,485,760 characters" in refusal(anonymous(tmp_path, without_end()))
+def test_a_pipe_without_an_end_is_left_before_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_ATTN_CACHE", str(tmp_path))
+    monkeypatch.setattr(Characters, "MOST_IN_MEMORY", file_bytes.PIECE)
+    monkeypatch.setattr(characters, "LOOK_EVERY", file_bytes.PIECE)
+    monkeypatch.setattr(characters, "SPARE", shutil.disk_usage(tmp_path).free - (1 << 23))
+    line = refusal(anonymous(tmp_path, without_end()))
+    assert f"{tmp_path / 'tokens'} has no room for the tokens of 0.0 GB and more" in line
+    assert "name a folder with more in JAX_ATTN_CACHE" in line
+    assert list((tmp_path / "tokens").iterdir()) == []
 
 
 def a_socket(folder):
@@ -91,7 +98,7 @@ def a_loop(folder):
         pytest.param(lambda folder: "/dev/zero", "it is a device or a socket", id="zeros"),
         pytest.param(lambda folder: "/dev/null", "it is a device or a socket", id="nothing"),
         pytest.param(a_socket, "it is a device or a socket", id="a socket"),
-        pytest.param(lambda folder: folder, "it is a folder); give one file", id="a folder"),
+        pytest.param(lambda folder: folder, "a folder without texts, *.txt or *", id="a folder"),
         pytest.param(a_loop, "cannot be read (Too many levels", id="a link to itself"),
         pytest.param(lambda folder: folder / "a\0b", "null byte", id="a zero in its name"),
         pytest.param(lambda folder: FOX, "a text, not the text itself", id="the text itself"),
@@ -114,31 +121,31 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, path, said):
 def test_a_file_that_is_written_to_while_it_is_read(tmp_path, monkeypatch, write):
     path = file_of(tmp_path, FOX)
     os.utime(path, (1e9, 1e9))
-    monkeypatch.setattr(text_file, "PIECE", 1000)
-    ids, pieces = text_file._Symbols.ids, []
+    monkeypatch.setattr(file_bytes, "PIECE", 1000)
+    add, pieces = Characters.add, []
 
     def write_after_the_first(self, text):
         if not pieces:
             write(path)
         pieces.append(text)
-        return ids(self, text)
+        return add(self, text)
 
-    monkeypatch.setattr(text_file._Symbols, "ids", write_after_the_first)
+    monkeypatch.setattr(Characters, "add", write_after_the_first)
     assert "was written to while it was read; wait until it is whole" in refusal(path)
 
 
 def test_one_that_is_written_to_for_ever_is_not_followed(tmp_path, monkeypatch):
     path = file_of(tmp_path, FOX)
-    monkeypatch.setattr(text_file, "PIECE", 1000)
-    ids, pieces = text_file._Symbols.ids, []
+    monkeypatch.setattr(file_bytes, "PIECE", 1000)
+    add, pieces = Characters.add, []
 
     def append(self, text):
         with path.open("a") as file:
             file.write(FOX)
         pieces.append(text)
-        return ids(self, text)
+        return add(self, text)
 
-    monkeypatch.setattr(text_file._Symbols, "ids", append)
+    monkeypatch.setattr(Characters, "add", append)
     assert "was written to" in refusal(path)
     assert len(pieces) <= 2
 
@@ -197,7 +204,7 @@ def test_a_run_of_the_time_when_a_mark_was_a_symbol_has_it_still(call, tmp_path)
     """Its folder as it was made then, with the mark among the symbols and the characters."""
     path = file_of(tmp_path, MARK + FOX)
     corpus = ja.load_corpus(str(path), print).with_mark()
-    assert corpus.tokenizer.decode(corpus.tokens) == MARK + FOX
+    assert text_of(corpus) == MARK + FOX
     assert corpus.tokenizer.characters.endswith(MARK)
     run = tmp_path / "run"
     assert call(train.main, "bigram", *RUN, "--data", path, "--out", run)[0] == 0

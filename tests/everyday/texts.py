@@ -7,13 +7,18 @@ import jax_attn as ja
 MARK = "\ufeff"
 
 
+def text_of(corpus):
+    """All that it has to train on and to validate with."""
+    return "".join(map(corpus.tokenizer.decode, (corpus.train, corpus.validation)))
+
+
 class Read:
     """What `load_corpus` makes of a path."""
 
     def __init__(self, path, encoding="utf-8"):
         self.remarks = []
         self.corpus = ja.load_corpus(str(path), self.remarks.append, encoding=encoding)
-        self.text = self.corpus.tokenizer.decode(self.corpus.tokens)
+        self.text = text_of(self.corpus)
 
 
 def refusal(path, encoding="utf-8"):

@@ -1,12 +1,14 @@
 """Faults of the tokenizer, the split and the batches."""
 
-from jax_attn.data import char_tokenizer, corpus
-from jax_attn.training import batches
+from jax_attn.data import char_tokenizer, given_text, mapped
+from jax_attn.training import batches, host_batches
 from parity_tests.suite.mutants.planting import Mutant, Plant, edited
 
 TOKENIZER = f"{char_tokenizer.__name__}:CharTokenizer"
-CORPUS = f"{corpus.__name__}:Corpus"
+TEXT = f"{given_text.__name__}:ReadText"
 RANDOM = f"{batches.__name__}:RandomBatches.batch"
+STARTS = f"{batches.__name__}:window_starts"
+HOST = f"{host_batches.__name__}:HostBatches"
 
 
 def _mutant(name: str, description: str, plant: Plant) -> Mutant:
@@ -31,22 +33,22 @@ MUTANTS = [
     _mutant(
         "last window never drawn",
         "the range of starts is one short",
-        edited(RANDOM, "- self.block_size,", "- self.block_size - 1,"),
+        edited(STARTS, "n_starts, dtype", "n_starts - 1, dtype"),
     ),
     _mutant(
         "window past the end",
         "the range of starts is one long; indexing clamps in silence",
-        edited(RANDOM, "- self.block_size,", "- self.block_size + 1,"),
+        edited(STARTS, "n_starts, dtype", "n_starts + 1, dtype"),
     ),
     _mutant(
         "the same batch at every step",
         "the key does not depend on the step: baked into the program",
-        edited(RANDOM, "fold_in(self.key, step)", "fold_in(self.key, 0)"),
+        edited(STARTS, "fold_in(key, step)", "fold_in(key, 0)"),
     ),
     _mutant(
         "the same window in every row",
         "one start for the whole batch",
-        edited(RANDOM, "(self.batch_size, 1)", "(1, 1)"),
+        edited(STARTS, "(batch_size, 1)", "(1, 1)"),
     ),
     _mutant(
         "tokens in a signed byte",
@@ -62,20 +64,44 @@ MUTANTS = [
         "split rounded up",
         "one character more to train on",
         edited(
-            f"{CORPUS}.n_train",
-            "int(0.9 * len(self.tokens))",
-            "-int(-0.9 * len(self.tokens) - 0.999)",
+            f"{given_text.__name__}:training_part",
+            "int((1 - validation_fraction) * n)",
+            "-int((validation_fraction - 1) * n - 0.999)",
         ),
     ),
     _mutant(
         "splits overlap",
         "the last training character is validated too",
-        edited(f"{CORPUS}.validation", "self.n_train :", "self.n_train - 1 :"),
+        edited(f"{TEXT}.parts", "(self.n_train, len", "(self.n_train - 1, len"),
     ),
     _mutant(
         "validation is the training split",
         "measured on what was seen",
-        edited(f"{CORPUS}.validation", "[self.n_train :]", "[: self.n_train]"),
+        edited(f"{TEXT}.parts", "(self.n_train, len(self.characters))", "(0, self.n_train)"),
+    ),
+    _mutant(
+        "host windows of the step before",
+        "gathered ahead under another step's number",
+        edited(
+            f"{HOST}.prepare",
+            "np.arange(first_step, first_step",
+            "np.arange(first_step - 1, first_step - 1",
+        ),
+    ),
+    _mutant(
+        "host windows one on",
+        "each begins a token late",
+        edited(f"{mapped.__name__}:Windows.at", "+ np.arange(length)", "+ 1 + np.arange(length)"),
+    ),
+    _mutant(
+        "half of a wide number",
+        "places past 2^32 are never drawn",
+        edited(f"{host_batches.__name__}:_wide", "high << np.uint64(32) | low", "low"),
+    ),
+    _mutant(
+        "wide numbers never drawn again",
+        "the first places are likelier than the last",
+        edited(f"{HOST}.starts", "while (beyond", "while False and (beyond"),
     ),
     _mutant(
         "unknown characters pass",
