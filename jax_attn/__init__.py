@@ -7,7 +7,13 @@ with collector_paused():
     from jax_attn.data import CharTokenizer, Corpus, load_corpus
     from jax_attn.errors import InputError
     from jax_attn.generate import generate
-    from jax_attn.interop import load_state_dict, to_state_dict
+    from jax_attn.interop import (
+        load_safetensors,
+        load_state_dict,
+        model_of,
+        save_safetensors,
+        to_state_dict,
+    )
     from jax_attn.models.bigram import BigramLanguageModel
     from jax_attn.models.gpt import GPT, Block, FeedForward
     from jax_attn.models.single_head import SingleHeadLanguageModel
@@ -67,13 +73,16 @@ __all__ = [
     "learning_rate_schedule",
     "load_corpus",
     "load_model",
+    "load_safetensors",
     "load_state_dict",
     "make_optimizer",
+    "model_of",
     "next_token_loss",
     "resume",
     "running_mean_loop",
     "running_mean_matmul",
     "running_mean_softmax",
+    "save_safetensors",
     "softmax_averaging_weights",
     "to_state_dict",
     "train",

@@ -7,6 +7,7 @@ depends on.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -37,6 +38,7 @@ LEFT_OPEN = {"dtype": "auto", "accumulate_steps": 0}
 
 Paths = str | tuple[str, ...]  # a name or path, or several of them
 Activation = Literal["relu", "gelu", "gelu_tanh"]
+InitVocabulary = Literal["refuse", "extend"]  # of characters that a source of weights lacks
 # Accelerators that programs can be compiled for where there is none (jax_attn/compiling).
 TargetName = Literal["h100", "h200", "a100", "tpu-v5e", "tpu-v5p", "tpu-v6e"]
 
@@ -315,6 +317,12 @@ def _paths(name: str, value: Any) -> Paths | None:
 
 def _checked(cls: Any, fields: dict[str, Any]) -> Any:
     """`cls(**fields)`, every plain field of the type that it is declared with, else TypeError."""
+    require_types(cls, fields)
+    return cls(**fields)
+
+
+def require_types(cls: Any, fields: Mapping[str, Any]) -> None:
+    """TypeError unless `cls` has such fields, and the plain ones are of the types declared."""
     hints = get_type_hints(cls)
     for name, value in fields.items():
         if name not in hints:
@@ -335,4 +343,3 @@ def _checked(cls: Any, fields: dict[str, Any]) -> Any:
             fits = hint not in (int, str, bool) or type(value) is hint
         if not fits:
             raise TypeError(f"{name} is {value!r:.100}")
-    return cls(**fields)

@@ -133,6 +133,23 @@ class Checkpoints:
             self._newest = self._choose()
         return self._newest
 
+    def best(self) -> Path:
+        """The complete checkpoint of the least validation loss; damaged ones are passed over.
+
+        InputError when none of those that there are has been evaluated.
+        """
+        losses = {step: self._loss(step) for step in self._steps()}
+        for step in sorted(losses, key=lambda step: (losses[step], step)):
+            if not math.isfinite(losses[step]):
+                continue
+            folder = self._run.checkpoints_path / str(step)
+            if self._is_whole(folder):
+                return folder
+        raise InputError(
+            f"{self._run.path} has no checkpoint with a validation loss: one is taken every "
+            "--eval-every steps, and saved every --checkpoint-every"
+        )
+
     def restore(self, like: TrainState) -> TrainState | None:
         """The state in `newest`, with the structure and shapes of `like`; None, errors as there."""
         folder = self.newest()
@@ -156,18 +173,24 @@ class Checkpoints:
         steps = sorted(self._steps(), reverse=True)
         for step in steps:
             folder = self._run.checkpoints_path / str(step)
-            fault = checksums.fault(folder)
-            if fault is None:
-                self._require_fit(folder)
+            if self._is_whole(folder):
                 return folder
-            self._faulty.add(step)
-            self._say(f"checkpoint {step} is damaged and passed over: {fault}")
         if steps:
             raise InputError(
                 f"{self._run.path}: no checkpoint is whole; to begin at step 0 again, remove "
                 f"{self._run.checkpoints_path}"
             )
         return None
+
+    def _is_whole(self, folder: Path) -> bool:
+        """False, and a line, where it is damaged. InputError where it is not of this run."""
+        fault = checksums.fault(folder)
+        if fault is not None:
+            self._faulty.add(int(folder.name))
+            self._say(f"checkpoint {folder.name} is damaged and passed over: {fault}")
+            return False
+        self._require_fit(folder)
+        return True
 
     def _steps(self) -> set[int]:
         """The steps of the checkpoints that were complete once."""
@@ -242,13 +265,16 @@ class Checkpoints:
                 raise OSError(0, reason) from error
 
 
-def model_of_run(run: Run) -> LanguageModel:
-    """Of the newest complete checkpoint, or of the very one that `run` is.
+def model_of_run(run: Run, *, best: bool = False) -> LanguageModel:
+    """Of the newest complete checkpoint, of the `best`, or of the very one that `run` is.
 
     InputError when there is no whole one.
     """
     with contextlib.closing(Checkpoints(run)) as checkpoints:
-        folder = run.path if run.is_checkpoint else checkpoints.newest()
+        if best:
+            folder = checkpoints.best()
+        else:
+            folder = run.path if run.is_checkpoint else checkpoints.newest()
         if folder is None:
             raise InputError(f"{run.path} holds no complete checkpoint yet")
         damage = checksums.fault(folder) if run.is_checkpoint else None
