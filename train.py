@@ -22,6 +22,7 @@ from jax_attn.data import cache_dir
 from jax_attn.runs.command_line import NewRun, ResumedRun, parse_arguments
 from jax_attn.runs.run_console import RunConsole
 from jax_attn.runs.session import Session
+from jax_attn.runs.start import Init
 from jax_attn.runs.stopping import StopOnSignal
 
 gc.freeze()
@@ -41,7 +42,10 @@ def train(arguments: NewRun | ResumedRun, console: RunConsole) -> int:
                 arguments.validation,
             )
         else:
-            result = session.new_run(arguments.config, arguments.out, arguments.preset)
+            init = None
+            if arguments.init is not None:
+                init = Init(arguments.init, arguments.init_vocabulary, arguments.given)
+            result = session.new_run(arguments.config, arguments.out, arguments.preset, init)
     if not result.finite:
         return 1
     return 0 if result.signal is None else 128 + result.signal

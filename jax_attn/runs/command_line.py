@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from jax_attn.config import Paths, TargetName, TrainConfig
+from jax_attn.config import InitVocabulary, Paths, TargetName, TrainConfig
 from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.runs.presets import PRESETS
@@ -19,6 +19,9 @@ from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
 `python train.py --resume RUN_DIR [--steps N] [--schedule-steps N] [--data PATH]` goes on with it.
 Texts (--data, --validation) are files, also .gz, folders, or several; README.md has more on them.
+`python train.py PRESET --init SOURCE` begins with the weights, shape and tokens of SOURCE: a run,
+RUN@best, RUN/checkpoints/STEP, a file of safetensors or torch.save, a folder of Hugging Face's or
+nanoGPT's.
 `python train.py PRESET --plan TARGET` trains nothing: it says what an accelerator would take."""
 
 
@@ -29,8 +32,12 @@ class NewRun:
     preset: tyro.conf.Suppress[str]
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: Path | None = None  # run directory to make; default runs/PRESET-DATE-TIME
+    init: str | None = None  # SOURCE to start from: its weights, shape and tokens
+    # of a text with characters that SOURCE does not know: refuse, or extend its tables by them
+    init_vocabulary: InitVocabulary = "refuse"
     plan: TargetName | None = None  # train nothing: what the run costs on this accelerator
     debug_nans: bool = False  # when a value is not finite, say which operation made it so
+    given: tyro.conf.Suppress[frozenset[str]] = frozenset()  # settings that were named: block_size
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
                 if unknown:
                     raise InputError(_not_with_resume(unknown[0]))
                 return run
-            return tyro.extras.overridable_config_cli(
+            run = tyro.extras.overridable_config_cli(
                 presets, prog="train.py", description=DESCRIPTION, args=arguments, registry=NUMBERS
             )
     except SystemExit as stop:
@@ -92,6 +99,20 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
             cause = cause.__context__
         sys.stderr.write(messages.getvalue())
         raise
+    if run.init is not None and run.plan is not None:
+        raise InputError(
+            "--plan loads no weights: give it the shape of SOURCE by flags, not --init"
+        )
+    if run.init is None and run.init_vocabulary != "refuse":
+        raise InputError("--init-vocabulary is of a SOURCE that is given with --init")
+    return dataclasses.replace(run, given=_named(arguments))
+
+
+def _named(arguments: list[str]) -> frozenset[str]:
+    """The settings that flags name: "block_size", "model.tie_embeddings" of --model.no-tie-…"""
+    flags = (a.partition("=")[0].removeprefix("--") for a in arguments if a.startswith("--"))
+    names = (flag.replace("-", "_") for flag in flags)
+    return frozenset(name.replace("model.no_", "model.") for name in names)
 
 
 def _not_with_resume(word: str) -> str:

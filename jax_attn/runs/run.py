@@ -41,6 +41,8 @@ CHANGEABLE = (
     "sample_tokens",
 )
 
+NO_TEXT = {"name": "", "sha256": ""}  # what a run says of its text that was made of weights alone
+
 
 class FolderTaken(InputError):
     """A run is to be made where something is already."""
@@ -58,6 +60,7 @@ class Run:
     tokenizer: Tokenizer
     corpus: dict[str, Any]  # names and SHA-256s, and sizes for the reader's eye
     versions: dict[str, str]  # of the libraries that wrote it
+    started_from: dict[str, Any] | None = None  # a source of weights and their sha256; None: drawn
 
     @property
     def metrics_path(self) -> Path:
@@ -73,36 +76,34 @@ class Run:
         return (self.path / "arrays").is_dir()
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig, corpus: Corpus) -> Run:
+    def create(
+        cls,
+        path: Path,
+        config: TrainConfig,
+        corpus: Corpus,
+        started_from: dict[str, Any] | None = None,
+    ) -> Run:
         """Makes the directory, whole or not at all.
 
         FolderTaken if it exists, also if another process is the faster one; InputError if it cannot
         be made.
         """
+        about = about_corpus(corpus)
+        return cls(path, config, corpus.tokenizer, about, versions_in_use(), started_from).make()
+
+    def make(self) -> Run:
+        """Makes this run's directory, as `create`."""
+        path = self.path
         taken = FolderTaken(
             f"{path} exists already; choose another --out, or go on with --resume {quoted(path)}"
         )
         if path.exists():
             raise taken
         partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-        about = {
-            "name": corpus.name,
-            "sha256": corpus.sha256,
-            "validation_name": corpus.validation_name,
-            "validation_sha256": corpus.validation_sha256,
-            "documents": corpus.documents,
-            "characters": sum(corpus.characters),
-            "tokens": len(corpus.train) + len(corpus.validation),
-            "vocab_size": corpus.tokenizer.vocab_size,
-        }
-        splits = ("train", corpus.train), ("validation", corpus.validation)
-        for (split, tokens), n_characters in zip(splits, corpus.characters, strict=True):
-            about[split] = {"tokens": len(tokens), "characters": n_characters}
-        run = cls(partial, config, corpus.tokenizer, about, versions_in_use())
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            run.write(partial)
+            self.write(partial)
             partial.rename(path)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -111,7 +112,7 @@ class Run:
             raise InputError(
                 f"{path} cannot be made ({error.strerror}); choose another --out"
             ) from error
-        return dataclasses.replace(run, path=path)
+        return self
 
     def write(self, folder: Path) -> None:
         """Writes `config.json` and `tokenizer.json` into `folder`. OSError as usual."""
@@ -121,6 +122,8 @@ class Run:
             "corpus": self.corpus,
             "versions": self.versions,
         }
+        if self.started_from is not None:
+            record["started_from"] = self.started_from
         write_json(folder / "config.json", record)
 
     @classmethod
@@ -135,13 +138,16 @@ class Run:
             config = TrainConfig.from_dict(record["config"])
             corpus = dict(record["corpus"]) | {"sha256": str(record["corpus"]["sha256"])}
             versions = {str(k): str(v) for k, v in dict(record["versions"]).items()}
+            begun = record.get("started_from")
+            started_from = None if begun is None else dict(begun)
         except FileNotFoundError as error:
             raise InputError(_no_run(path)) from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: config.json is damaged ({error}); every checkpoint has a copy of it"
             ) from error
-        return cls(path, config, load_tokenizer(path / "tokenizer.json"), corpus, versions)
+        tokenizer = load_tokenizer(path / "tokenizer.json")
+        return cls(path, config, tokenizer, corpus, versions, started_from)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -197,6 +203,12 @@ class Run:
         config = dataclasses.replace(self.config, data=data, validation=validation)
         return dataclasses.replace(self, config=config)
 
+    def with_text(self, corpus: Corpus) -> Run:
+        """The same run with its texts in other places, or with its first ones; not written yet."""
+        about = self.corpus if self.corpus["sha256"] else about_corpus(corpus)
+        run = self.with_data(corpus.name, corpus.validation_name)
+        return dataclasses.replace(run, corpus=about)
+
     def require_same(self, saved: Run) -> None:
         """InputError, with the difference, unless a checkpoint `saved` is of this very run."""
         ours, theirs = _flat(self.config.to_dict()), _flat(saved.config.to_dict())
@@ -210,7 +222,7 @@ class Run:
             ("validation_sha256", "the text to validate with has"),
         ):
             first, second = (str(run.corpus.get(name))[:12] for run in (self, saved))
-            if first != second:
+            if first != second and saved.corpus["sha256"]:
                 differences.append(f"{what} sha256 {first}… instead of {second}…")
         if self.tokenizer.record() != saved.tokenizer.record():
             differences.append(
@@ -281,6 +293,24 @@ class Run:
     def shapes(self) -> TrainState:
         """Of every array of the state, in its place: known at once, at any size."""
         return jax.eval_shape(self.fresh)
+
+
+def about_corpus(corpus: Corpus) -> dict[str, Any]:
+    """What `config.json` says of a run's texts."""
+    about = {
+        "name": corpus.name,
+        "sha256": corpus.sha256,
+        "validation_name": corpus.validation_name,
+        "validation_sha256": corpus.validation_sha256,
+        "documents": corpus.documents,
+        "characters": sum(corpus.characters),
+        "tokens": len(corpus.train) + len(corpus.validation),
+        "vocab_size": corpus.tokenizer.vocab_size,
+    }
+    splits = ("train", corpus.train), ("validation", corpus.validation)
+    for (split, tokens), n_characters in zip(splits, corpus.characters, strict=True):
+        about[split] = {"tokens": len(tokens), "characters": n_characters}
+    return about
 
 
 def _no_run(path: Path) -> str:

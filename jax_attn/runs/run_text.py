@@ -52,6 +52,8 @@ def text_of_run(
         whole = run.path.absolute().parent.name == "checkpoints" and folder.is_dir()
         remedy = f": {resume_command(folder)}" if whole else ", whose folder is not around it"
         raise InputError(f"{run.path} is a checkpoint; what goes on is its run{remedy}")
+    if not run.corpus["sha256"]:
+        return _first_text(run, data, validation, warn)
     before = run.config
     if validation is not None and before.validation is None:
         raise InputError(
@@ -76,6 +78,19 @@ def text_of_run(
     # A byte order mark was a symbol once, and still is to the runs of that time.
     marked = run.corpus.get("characters") == sum(corpus.characters) + 1
     return corpus.with_mark() if marked else corpus
+
+
+def _first_text(
+    run: Run, data: Paths | None, validation: Paths | None, warn: Callable[[str], None]
+) -> Corpus:
+    """Of a run that was made of weights alone."""
+    if data is None:
+        raise InputError(
+            f"{run.path} has had no text yet; give one with: {resume_command(run.path)} --data PATH"
+        )
+    corpus = corpus_of(run.with_data(data, validation).config, warn, tokenizer=run.tokenizer)
+    corpus.require_block(run.config.block_size)
+    return corpus
 
 
 def _require_there(run: Run, flag: str, before: Paths, now: Paths | None) -> None:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jax_attn.compiling.backend import require_device
 from jax_attn.compiling.precision import products
@@ -30,6 +31,7 @@ from jax_attn.runs.run import FolderTaken, Run
 from jax_attn.runs.run_console import RunConsole
 from jax_attn.runs.run_text import corpus_of, text_of_run
 from jax_attn.runs.schedule import about_schedule
+from jax_attn.runs.start import Init, save_start, source_record, start_from
 from jax_attn.runs.stopping import StopOnInterrupt, StopOnSignal
 from jax_attn.runs.train import TrainResult
 
@@ -50,13 +52,20 @@ class Session:
         self._on_record = on_record or (lambda record: None)
         self._debug_nans = debug_nans
 
-    def new_run(self, config: TrainConfig, folder: Path | None, name: str) -> TrainResult:
+    def new_run(
+        self, config: TrainConfig, folder: Path | None, name: str, init: Init | None = None
+    ) -> TrainResult:
         """In `folder`, or in one of that name and of this moment under runs/.
 
-        Where it fails before there is anything in it to go on with, the folder goes too.
+        `init` says what to start from; None: weights are drawn. Where it fails before there is
+        anything in it to go on with, the folder goes too.
         """
         require_device()
-        corpus = corpus_of(config, self._say)
+        start = None
+        if init is not None:
+            start = start_from(init, config)
+            config = start.config
+        corpus = corpus_of(config, self._say) if start is None else start.corpus(self._say)
         self._stop.begin()
         config = dataclasses.replace(  # to resume with
             config, data=corpus.name, validation=corpus.validation_name
@@ -64,11 +73,19 @@ class Session:
         corpus.require_block(config.block_size)
         config, reasons = choose_for_device(config, accelerator(), memory_in_use())
         require_memory(config)
-        run = Run.create(folder, config, corpus) if folder else _create(name, config, corpus)
+        started_from = None if start is None else source_record(start.source)
+        if folder is None:
+            run = _create(name, config, corpus, started_from)
+        else:
+            run = Run.create(folder, config, corpus, started_from)
         for reason in reasons:
             self._say(f"chosen   {reason}")
         try:
             with run.locked():
+                if start is not None:
+                    self._say(f"start    {start.source.name}: its weights and tokens")
+                    save_start(run, start.source.model)
+                    del start  # a second copy of the weights
                 return self._train(run, corpus)
         except Exception:
             if not run.metrics_path.exists() and not run.checkpoints_path.exists():
@@ -91,7 +108,7 @@ class Session:
         run = Run.open(folder)
         corpus = text_of_run(run, data, validation, warn=self._say)
         self._stop.begin()
-        run = run.with_data(corpus.name, corpus.validation_name)
+        run = run.with_text(corpus)
         with run.locked():
             return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)
 
@@ -128,6 +145,11 @@ class Session:
         resumed = before is not None
         if before is not None:
             newest = checkpoints.newest()
+            if newest is None and run.started_from is not None:
+                raise InputError(
+                    f"{run.path} was stopped before the weights were in it that it was to start "
+                    f"from; begin it again: --init {run.started_from.get('source')!s:.200}"
+                )
             if newest is None:
                 self._say("no checkpoint yet: the run begins at step 0")
             done = 0 if newest is None else int(newest.name)
@@ -141,7 +163,8 @@ class Session:
             with run.writing():
                 run.write(run.path)  # steps may be others now
         shapes = run.shapes()
-        restored = checkpoints.restore(shapes) if resumed else None
+        begun = resumed or run.started_from is not None
+        restored = checkpoints.restore(shapes) if begun else None
         step = 0 if restored is None else int(restored.step)
         recorded = run.cut_metrics(step) if resumed else {}
         if resumed and recorded.get("step", 0) != step:
@@ -192,11 +215,13 @@ class Session:
                 self._say(loop.divergence.remark)
 
 
-def _create(name: str, config: TrainConfig, corpus: Corpus) -> Run:
+def _create(
+    name: str, config: TrainConfig, corpus: Corpus, started_from: dict[str, Any] | None
+) -> Run:
     """A run under runs/, with the time in its name, which several runs of one second share."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for n in itertools.count(1):
         path = Path("runs") / (f"{name}-{stamp}" if n == 1 else f"{name}-{stamp}-{n}")
         with contextlib.suppress(FolderTaken):
-            return Run.create(path, config, corpus)
+            return Run.create(path, config, corpus, started_from)
     raise AssertionError("one of all numbers is free")

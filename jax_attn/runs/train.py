@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jax_attn.config import BigramShape, HeadShape, TrainConfig
+from jax_attn.config import BigramShape, HeadShape, InitVocabulary, TrainConfig
 from jax_attn.data.documents import given_paths
 from jax_attn.errors import InputError
 from jax_attn.models.language_model import LanguageModel
@@ -39,14 +39,19 @@ def train(
     data: PathLike | Sequence[PathLike] | None = None,
     validation: PathLike | Sequence[PathLike] | None = None,
     out: str | os.PathLike[str] | None = None,
+    init: str | os.PathLike[str] | None = None,
+    init_vocabulary: InitVocabulary = "refuse",
     on_record: Callable[[dict[str, Any]], object] | None = None,
 ) -> TrainResult:
     """Trains a model from the beginning, with the bits and the words of `python train.py`.
 
     `config` is a preset's, `PRESETS["mini"][1]`, or one made from it by `dataclasses.replace`.
     `data` and `validation` name texts in the place of those of `config`; `out` is the run's folder
-    to make, by default one under runs/. `on_record` is called with every record as it is written:
-    its numbers are nats a token, tokens a second, seconds.
+    to make, by default one under runs/. `init` is a SOURCE of `load_model` to start from: the run
+    has its weights, shape and tokens, and of `config` what differs from a preset must agree with
+    it, but for a smaller block size; `init_vocabulary="extend"` grows its tables by characters that
+    it does not know. `on_record` is called with every record as it is written: its numbers are nats
+    a token, tokens a second, seconds.
 
     Ctrl-C saves the state and returns what there is; a second one is Python's own. In a thread,
     which no signal reaches, the training goes on to its end. InputError for a text or a folder that
@@ -63,9 +68,13 @@ def train(
         config = dataclasses.replace(config, validation=given_paths(validation))
     kinds = {BigramShape: "bigram", HeadShape: "head"}
     with _session(on_record) as session:
-        return session.new_run(
-            config, None if out is None else Path(out), kinds.get(type(config.model), "gpt")
-        )
+        start = None
+        if init is not None:
+            from jax_attn.runs.start import Init
+
+            start = Init(init, init_vocabulary)
+        folder = None if out is None else Path(out)
+        return session.new_run(config, folder, kinds.get(type(config.model), "gpt"), start)
 
 
 def resume(
