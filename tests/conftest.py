@@ -55,6 +55,15 @@ def no_pictures():
 
 
 @pytest.fixture
+def in_process(monkeypatch):
+    """torch's files are read and written in the tests' own process."""
+    from tests.torch_in_process import torch_in_process  # imports torch, which few tests need
+
+    with torch_in_process(monkeypatch):
+        yield
+
+
+@pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("the quick brown fox jumps over the lazy dog\n" * 40, encoding="utf-8")

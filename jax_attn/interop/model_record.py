@@ -9,6 +9,8 @@ from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel
 
+KINDS = ("gpt", "head", "bigram")
+
 
 def model_record(model: LanguageModel) -> dict[str, Any]:
     """Its kind, and what `model_of` takes as fields of it."""

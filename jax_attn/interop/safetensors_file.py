@@ -20,7 +20,7 @@ from jax_attn.data.file_bytes import shown
 from jax_attn.errors import InputError
 from jax_attn.interop.layouts import Layout, require_layout
 from jax_attn.interop.model_file import ModelFile
-from jax_attn.interop.model_record import model_record
+from jax_attn.interop.model_record import KINDS, model_record
 from jax_attn.interop.new_path import new_path
 from jax_attn.interop.safetensors_header import read_header
 from jax_attn.interop.state_dict import to_state_dict
@@ -63,13 +63,16 @@ def read_safetensors(path: Path) -> ModelFile:
         layout = require_layout(metadata[LAYOUT]) if LAYOUT in metadata else None
     except InputError as error:
         raise InputError(f"{shown(path)}: {error}") from error
+    kind = record.get("kind")
+    if kind not in (None, *KINDS):
+        raise InputError(f"{shown(path)}: its {MODEL} is of a {kind!r:.60}, none of {KINDS}")
     fields = {name: value for name, value in record.items() if name != "kind"}
     return ModelFile(
         shown(path),
         tensors,
         layout,
         fields,
-        record.get("kind"),
+        kind,
         lambda: tokenizer_of(tokenizer) if tokenizer else None,
     )
 

@@ -14,6 +14,7 @@ from jax_attn.errors import InputError
 from jax_attn.interop.meta_pickle import read_meta
 from jax_attn.interop.model_file import ModelFile
 from jax_attn.interop.safetensors_file import read_safetensors
+from jax_attn.interop.safetensors_header import MAX_BYTES
 from jax_attn.interop.torch_file import read_torch
 
 LFS = b"version https://git-lfs"  # how a file begins that git-lfs has not fetched yet
@@ -35,7 +36,8 @@ def read_weights_file(path: Path) -> ModelFile:
     InputError, with the reason, for a file that is damaged or none of these.
     """
     begin = _beginning(path)
-    if begin[8:9] == b"{" or path.suffix == ".safetensors":
+    is_header = begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") <= MAX_BYTES
+    if is_header or path.suffix == ".safetensors":
         return read_safetensors(path)
     if begin[:4] != b"PK\x03\x04" and begin[:1] != b"\x80":
         raise InputError(f"{shown(path)} is neither a safetensors file nor one of torch.save")

@@ -27,14 +27,14 @@ def export_run(source: Source, path: Path) -> Iterator[str]:
     something is at `path`, and for a source without a tokenizer.
     """
     tokenizer = source.require_tokenizer()
-    kind = model_record(source.model)["kind"]
-    config = source.config or PRESETS[SETTINGS[kind]][1]
+    record = model_record(source.model)
+    config = source.config or PRESETS[SETTINGS[record["kind"]]][1]
     config, _ = choose_for_device(config, None, None)
     dropout_rate = source.model.config.dropout_rate if isinstance(source.model, GPT) else 0.0
     config = dataclasses.replace(
         config,
         model=shape_of(source, dropout_rate),
-        block_size=getattr(source.model, "block_size", config.block_size),
+        block_size=record.get("block_size", config.block_size),
     )
     run = Run(
         path,

@@ -27,6 +27,7 @@ from jax_attn.data import ByteTokenizer, CharTokenizer, Corpus
 from jax_attn.data.file_bytes import shown
 from jax_attn.data.tokenizer import UnknownCharacters
 from jax_attn.errors import InputError
+from jax_attn.interop.model_record import model_record
 from jax_attn.models.extended import extended
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel
@@ -119,7 +120,7 @@ def start_from(init: Init, config: TrainConfig) -> Start:
     agree = own is None or isinstance(own, kinds.get(config.tokens, ()))
     if own is not None and "tokens" in given and not agree:
         raise InputError(f"tokens is {config.tokens!r:.60}, but {name} has {own.describe()}")
-    block_size = getattr(opened.model, "block_size", None)
+    block_size = model_record(opened.model).get("block_size")  # a bigram has none
     if block_size is None or "block_size" not in given:
         block_size = block_size or config.block_size
     elif config.block_size > block_size:

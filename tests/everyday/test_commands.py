@@ -155,26 +155,36 @@ def test_a_damaged_checkpoint_is_none(call, folder):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "of_a_run", "of_a_source"),
     [
-        pytest.param("nowhere", "nowhere: there is no such folder; a run is", id="not there"),
-        pytest.param("run/nowhere", "nowhere: there is no such folder", id="not in a run"),
-        pytest.param("text.txt", "text.txt: is a file; a run is the folder", id="a text"),
-        pytest.param("run/config.json", "config.json: is a file", id="a file of the run"),
-        pytest.param("run/checkpoints", "has no config.json; the run is {}/run", id="checkpoints"),
-        pytest.param("run/checkpoints/2/arrays", "the run is {}/run/checkpoints/2", id="arrays"),
-        pytest.param("run/checkpoints/9", "there is no such folder", id="no such checkpoint"),
-        pytest.param(".", "has no config.json; it holds the runs run", id="a folder of runs"),
-        pytest.param("x" * 5000, "there is no such folder", id="a name without end"),
+        pytest.param("nowhere", "nowhere: there is no such folder; a run is",
+            "nowhere: there is no such file or folder; give a run that", id="not there"),
+        pytest.param("run/nowhere", "nowhere: there is no such folder",
+            "nowhere: there is no such file or folder; give a run that", id="not in a run"),
+        pytest.param("text.txt", "text.txt: is a file; a run is the folder",
+            "text.txt is neither a safetensors file nor one of torch.save", id="a text"),
+        pytest.param("run/config.json", "config.json: is a file",
+            "config.json is neither a safetensors file nor one of", id="a file of the run"),
+        pytest.param("run/checkpoints", "has no config.json; the run is {}/run", None,
+            id="checkpoints"),
+        pytest.param("run/checkpoints/2/arrays", "the run is {}/run/checkpoints/2", None,
+            id="arrays"),
+        pytest.param("run/checkpoints/9", "there is no such folder",
+            "9: there is no such file or folder; give", id="no such checkpoint"),
+        pytest.param(".", "has no config.json; it holds the runs run", None, id="a folder of runs"),
+        pytest.param("x" * 5000, "there is no such folder", "there is no such file or folder",
+            id="a name without end"),
     ],
-)
-def test_what_is_no_run_is_said(call, folder, path, said):
-    for command in ((train.main, "--resume"), (generate_cli.main,)):
-        assert said.format(folder) in one_line(call(*command, folder / path))
-    for function in (ja.load_model, ja.resume):
+)  # fmt: skip
+def test_what_is_no_run_is_said(call, folder, path, of_a_run, of_a_source):
+    """None: of a source is said what is of a run."""
+    of_a_run, of_a_source = of_a_run.format(folder), (of_a_source or of_a_run).format(folder)
+    assert of_a_run in one_line(call(train.main, "--resume", folder / path))
+    assert of_a_source in one_line(call(generate_cli.main, folder / path))
+    for function, said in ((ja.load_model, of_a_source), (ja.resume, of_a_run)):
         with pytest.raises(ja.InputError) as caught:
             function(folder / path)
-        assert said.format(folder) in str(caught.value)
+        assert said in str(caught.value)
 
 
 def test_many_runs_in_a_folder_are_not_all_named(folder):
