@@ -66,6 +66,7 @@ POSITIVE = Domain(SMALLEST_FLOAT32, LARGEST_FLOAT32)
 NOT_NEGATIVE = Domain(0, LARGEST_FLOAT32)
 FRACTION = Domain(0, 1)
 OPEN_FRACTION = Domain(SMALLEST_FLOAT32, 1, below=True)
+PROBABILITY = Domain(SMALLEST_FLOAT32, 1)  # of something that is not impossible
 DROPOUT_RATE = Domain(0, 1, below=True)
 # The largest that float32 does not round to 1, with which a running mean would never move.
 DECAY_RATE = Domain(0, 1 - 2.0**-24)

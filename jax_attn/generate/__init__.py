@@ -1,25 +1,22 @@
 """Sampling from a language model, one compiled program for all tokens."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Integer, PRNGKeyArray
 
-from jax_attn.domains import COUNT, LARGEST_INT32, SIZE, TEMPERATURE
+from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
-from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
+from jax_attn.generate.request import Extend, begin, program_lengths, replaced
 from jax_attn.generate.sampling import NO_TOKEN
-from jax_attn.nn.inputs import check_ids, check_key, check_model
 from jax_attn.nn.key_value_cache import Cache
-from jax_attn.room import require_room
 
-COPIES = 3  # of the text at a time: on the host, on its way to the device, in the loop
+PADDING = -1  # after a row's last token, where another's goes on
 
 
 def generate(
@@ -30,37 +27,63 @@ def generate(
     key: PRNGKeyArray,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    allowed: Bool[Array, " V"] | None = None,
 ) -> Integer[Array, "B T"]:
     """`tokens` [B T0] continued by `max_new_tokens`: [B T0+N], dropout off.
 
     Every token is predicted from the last `model.block_size` tokens before it, at positions
     counted from the first of those: exactly the lecture's growing and then sliding context.
-    Logits are divided by `temperature`: 0 is the likeliest token, of equals the first, without
-    randomness, to which small ones come as near as float32 can tell. `top_k` keeps only the k
-    likeliest. The same key gives the same tokens.
+
+    Which ids may be drawn: those that `allowed` [V] is True for, all by default. Their logits are
+    divided by `temperature`: 0 is the likeliest token, of equals the first, without randomness, to
+    which small ones come as near as float32 can tell. Then `top_k` keeps only the k likeliest, and
+    then `top_p` the fewest likeliest of those whose probability reaches p, the likeliest in any
+    case. Equals at the border are all kept. All sums are in the logits' type, at least float32;
+    the least p is 1.2e-38, and 1 keeps all.
+
+    Prompts of different lengths are padded on the right, with anything, and `lengths` [B] says how
+    long each is. A row is then its prompt, its new tokens, and -1 up to the width T0+N.
+
+    The same key gives the same tokens. A row's depend on its place in the batch, and on no other
+    row; of several keys [B], each row has its own, and its text is that of the prompt alone with
+    that key, but for the rounding of products, which may differ with the number of rows.
 
     Up to `block_size` a token costs one position, for keys and values are kept. Past it every
-    position moves with every token, so the whole window is computed again.
+    position moves with every token, so the whole window is computed again: of all rows, as soon
+    as the longest one is past it.
 
     Programs are made for a few lengths of prompt and text (`buckets.bucket`), to which others are
-    padded.
+    padded; one serves all temperatures above 0, and all top_p.
 
     `model` is any module that gives logits [B T V] for ids [B T] and has a `block_size`.
 
     Raises InputError, a ValueError, for another one, an empty prompt, ids outside the vocabulary,
-    more tokens than there is room for, a temperature outside [0, 1e30], a top_k below 1, and where
-    the model's logits turn out to be NaN. Inside a compiled program, where ids and logits cannot be
-    looked at, the tokens from there on are -1.
+    more tokens than there is room for, a temperature outside [0, 1e30], a top_k below 1, a top_p
+    outside (0, 1], lengths outside [1, T0], and where the model's logits turn out to be NaN. Inside
+    a compiled program, where ids and logits cannot be looked at, the tokens from there on are -1.
     """
-    extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
-    total = tokens.shape[1] + max_new_tokens
-    text, _ = extend_to(text, cache, tokens.shape[1], total)
+    extend_to, text, cache = begin(
+        model, tokens, max_new_tokens, key, temperature, top_k, top_p, lengths, allowed
+    )
+    rows, longest = tokens.shape
+    total = longest + max_new_tokens
+    text, _ = extend_to(text, cache, 0, max_new_tokens)
     if isinstance(text, Tracer):
-        return text[:, :total]
-    whole = np.asarray(text)[:, :total]
-    _require_tokens(whole[:, tokens.shape[1] :], tokens.shape[1])
+        text = text[:, :total]
+        if lengths is None:
+            return text
+        made = jnp.arange(total) < (lengths + max_new_tokens)[:, None]
+        return jnp.where(made, text, PADDING)
+    whole = np.array(text)[:, :total]
+    ends = np.full(rows, longest) if lengths is None else np.asarray(lengths)
+    _require_tokens(_between(whole, ends, 0, max_new_tokens), ends)
+    if lengths is None and text.shape[1] == total:
+        return text
+    whole[np.arange(total) >= ends[:, None] + max_new_tokens] = PADDING
     # From the host, where no length is compiled; jnp.asarray, too, would compile for each.
-    return text if text.shape[1] == total else jax.device_put(whole)
+    return jax.device_put(whole)
 
 
 def stream(
@@ -72,16 +95,21 @@ def stream(
     key: PRNGKeyArray,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    allowed: Bool[Array, " V"] | None = None,
 ) -> Iterator[Integer[np.ndarray, "B n"]]:
     """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made.
 
-    All chunks are runs of one compiled program. Raises InputError for what `generate` does: at
-    once, but for NaN, which is met on the way.
+    All chunks are runs of one compiled program; none is made that is not asked for. Raises
+    InputError for what `generate` does: at once, but for NaN, which is met on the way.
     """
     chunk = SIZE.check("chunk", chunk)
-    extend_to, text, cache = _begin(model, tokens, max_new_tokens, key, temperature, top_k)
-    start, stop = tokens.shape[1], tokens.shape[1] + max_new_tokens
-    return _chunks(extend_to, text, cache, start, stop, chunk)
+    extend_to, text, cache = begin(
+        model, tokens, max_new_tokens, key, temperature, top_k, top_p, lengths, allowed
+    )
+    ends = np.full(len(tokens), tokens.shape[1]) if lengths is None else np.asarray(lengths)
+    return _chunks(extend_to, text, cache, ends, max_new_tokens, chunk)
 
 
 def compile_generation(
@@ -90,150 +118,68 @@ def compile_generation(
     max_new_tokens: int,
     *,
     key: PRNGKeyArray,
+    allowed: Bool[Array | np.ndarray, " V"] | None = None,
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """The two programs of `generate`, for it to find; of a model that may hold shapes only.
 
-    They are those of all prompts and texts of the same buckets, temperature above 0, no `top_k`.
+    They are those of all prompts and texts of the same buckets, temperature above 0, no `top_k`, no
+    `top_p`, and with or without `allowed`.
     """
     leaves, structure = jax.tree.flatten(model)
     rows, prompt_length = tokens.shape
-    positions, width = _lengths(model, prompt_length, max_new_tokens)
+    positions, width = program_lengths(model, prompt_length, max_new_tokens)
     text = jax.ShapeDtypeStruct((rows, width), jnp.int32)
     begin = prefill.lower(structure, leaves, text, positions=positions)
     cast, text, cache = begin.out_info
-    place = np.int32(0)
+    number = np.int32(0)
     proceed = extend.lower(
         structure,
-        _replaced(leaves, cast),
+        replaced(leaves, cast),
         text,
         cache,
         key,
         np.float32(1),
-        place,
-        place,
-        place,
+        None,
+        allowed,
+        number,
+        number,
+        number,
         greedy=False,
         top_k=None,
     )
     return begin.compile(), proceed.compile()
 
 
-Extend = Callable[[jax.Array, Cache, int, int], tuple[jax.Array, Cache]]
+def _chunks(
+    extend_to: Extend,
+    text: jax.Array,
+    cache: Cache,
+    ends: Integer[np.ndarray, " B"],
+    total: int,
+    chunk: int,
+) -> Iterator[Integer[np.ndarray, "B n"]]:
+    for start in range(0, total, chunk):
+        stop = min(start + chunk, total)
+        text, cache = extend_to(text, cache, start, stop)
+        made = _between(np.asarray(text), ends, start, stop)
+        _require_tokens(made, ends + start)
+        yield made
 
 
-def _begin(
-    model: nnx.Module,
-    tokens: Integer[Array, "B T0"],
-    max_new_tokens: int,
-    key: PRNGKeyArray,
-    temperature: float,
-    top_k: int | None,
-) -> tuple[Extend, Integer[Array, "B T"], Cache]:
-    """`extend` for these settings, the prompt with room for the new tokens, and its cache."""
-    _require_block_size(model)
-    check_ids(tokens, "tokens")
-    check_key(key)
-    if 0 in tokens.shape:
-        raise ValueError(f"the prompt must be [B T0] with T0 of at least 1, got {tokens.shape}")
-    temperature = TEMPERATURE.check("temperature", temperature)
-    top_k = None if top_k is None else SIZE.check("top_k", top_k)
-    max_new_tokens = COUNT.check("max_new_tokens", max_new_tokens)
-    _require_ids(model, tokens)
-    rows, prompt_length = tokens.shape
-    _, width = _lengths(model, prompt_length, max_new_tokens)
-    if width > LARGEST_INT32:
-        raise InputError(f"{width:,} tokens are more than places can be counted in int32")
-    require_room(COPIES * rows * width * 4, f"a text of {rows * width:,} tokens")
-    leaves, structure = jax.tree.flatten(model)
-    positions, width = _lengths(model, prompt_length, max_new_tokens)
-    cast, text, cache = prefill(structure, leaves, _padded(tokens, width), positions=positions)
-    leaves = _replaced(leaves, cast)
-
-    def extend_to(text: jax.Array, cache: Cache, start: int, stop: int) -> tuple[jax.Array, Cache]:
-        return extend(
-            structure,
-            leaves,
-            text,
-            cache,
-            key,
-            np.float32(temperature),
-            np.int32(prompt_length),
-            np.int32(start),
-            np.int32(stop),
-            greedy=temperature == 0,
-            top_k=top_k,
-        )
-
-    return extend_to, text, cache
+def _between(
+    text: Integer[np.ndarray, "B T"], ends: Integer[np.ndarray, " B"], start: int, stop: int
+) -> Integer[np.ndarray, "B n"]:
+    """The new tokens from number `start` up to `stop` of rows whose prompts end where `ends` say."""
+    return np.take_along_axis(text, ends[:, None] + np.arange(start, stop), axis=1)
 
 
-def _require_block_size(model: Any) -> None:
-    """InputError for what is no model, or does not say how far it looks back."""
-    check_model(model)
-    name = type(model).__name__
-    if not hasattr(model, "block_size"):
-        raise InputError(
-            f"{name} has no block_size, the most tokens that it looks back on: set it to sample"
-        )
-    SIZE.check(f"{name}.block_size", model.block_size)
-
-
-def _require_ids(model: Any, tokens: Integer[Array, "B T0"]) -> None:
-    """InputError unless they are in the vocabulary, as far as both are known."""
-    table = getattr(model, "token_embedding_table", None)
-    if table is None or isinstance(tokens, Tracer):
-        return
-    ids = np.asarray(tokens)
-    outside = ids[(ids < 0) | (ids >= table.num_embeddings)]
-    if outside.size:
-        raise InputError(
-            f"the prompt has ids outside the vocabulary, [0, {table.num_embeddings}): "
-            f"{', '.join(map(str, np.unique(outside)[:10]))}"
-        )
-
-
-def _require_tokens(made: Integer[np.ndarray, "B n"], first: int) -> None:
-    """InputError where a token, the first of `made` at place `first` of the text, is none."""
-    failed = (made == NO_TOKEN).any(axis=0)
+def _require_tokens(made: Integer[np.ndarray, "B n"], first: Integer[np.ndarray, " B"]) -> None:
+    """InputError where a token, the first of `made` at the places `first` of the text, is none."""
+    failed = made == NO_TOKEN
     if failed.any():
-        place = first + int(failed.argmax())
+        number = int(failed.any(axis=0).argmax())
+        place = int(first[failed[:, number].argmax()]) + number
         raise InputError(
             f"the model's logits for token {place:,} of the text are NaN: there is none to choose; "
             "look for weights that are not finite"
         )
-
-
-def _lengths(model: Any, prompt_length: int, max_new_tokens: int) -> tuple[int, int]:
-    """Of the programs: how many positions of the prompt are computed at once, and the text."""
-    block_size: int = model.block_size
-    total = prompt_length + max_new_tokens
-    return cached_positions(prompt_length, block_size), text_length(total, block_size)
-
-
-def _padded(tokens: Integer[Array, "B T0"], width: int) -> Integer[np.ndarray | Array, "B T"]:
-    """`tokens` with room after them; on the host if it can be, where no length is compiled.
-
-    The room is full of the last token: whatever the model makes of it, the prompt has in it.
-    """
-    rows, length = tokens.shape
-    if isinstance(tokens, Tracer):
-        return jnp.pad(tokens.astype(jnp.int32), ((0, 0), (0, width - length)), mode="edge")
-    prompt, text = np.asarray(tokens), np.empty((rows, width), np.int32)
-    text[:, :length], text[:, length:] = prompt, prompt[:, -1:]
-    return text
-
-
-def _replaced(leaves: list, cast: list) -> list:
-    return [old if new is None else new for old, new in zip(leaves, cast, strict=True)]
-
-
-def _chunks(
-    extend_to: Extend, text: jax.Array, cache: Cache, start: int, total: int, chunk: int
-) -> Iterator[Integer[np.ndarray, "B n"]]:
-    while start < total:
-        stop = min(start + chunk, total)
-        text, cache = extend_to(text, cache, start, stop)
-        made = np.asarray(text)[:, start:stop]
-        _require_tokens(made, start)
-        yield made
-        start = stop

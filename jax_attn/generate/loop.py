@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from jax_attn.compiling.options import compiled
+from jax_attn.errors import InputError
+from jax_attn.generate.noise import MOST_NOISE, NOISE_STEPS, gumbel
+from jax_attn.generate.places import put, step, take
 from jax_attn.generate.sampling import first_largest, sample
 from jax_attn.generate.weights import cast_weights
 from jax_attn.nn.inputs import check_logits
 from jax_attn.nn.key_value_cache import Cache, CachedModel
-
-# Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
-NOISE_STEPS = 32
-MOST_NOISE = 1 << 25  # numbers held at a time; of many rows and ids it is drawn for fewer tokens
 
 
 @compiled(static_argnames=("structure", "positions"))
@@ -43,11 +42,25 @@ def _begin_cache(model: CachedModel, text: jax.Array, positions: int) -> Cache:
 
 @compiled(static_argnames=("structure", "greedy", "top_k"), donate_argnames=("text", "cache"))
 def extend(
-    structure, leaves, text, cache, key, temperature, prompt_length, start, stop, *, greedy, top_k
+    structure,
+    leaves,
+    text,
+    cache,
+    key,
+    temperature,
+    top_p,
+    allowed,
+    prompt_length,
+    start,
+    stop,
+    *,
+    greedy,
+    top_k,
 ) -> tuple[jax.Array, Cache]:
-    """`text` with the tokens of the places from `start` up to `stop`, and the cache after them.
+    """`text` with the new tokens from number `start` up to `stop`, and the cache after them.
 
-    `cache` is empty if the prompt is longer than the window, or the model keeps none.
+    `prompt_length` is that of all rows, or one for each [B]; `key`, too. `top_p` and `allowed` [V]
+    may be None. `cache` is empty if the prompt is longer than the window, or the model keeps none.
     """
     model = _for_sampling(structure, leaves)
     block_size = model.block_size
@@ -56,63 +69,71 @@ def extend(
         return check_logits(model(ids), ids)
 
     def append(text, length, logits, noise):
-        chosen = first_largest(logits) if greedy else sample(logits, temperature * noise, top_k)
-        return jax.lax.dynamic_update_slice_in_dim(text, chosen[:, None], length, axis=1)
+        if allowed is not None:
+            if allowed.shape != logits.shape[1:]:
+                raise InputError(
+                    f"allowed has the shape {allowed.shape}; the vocabulary is {logits.shape[1:]}"
+                )
+            logits = jnp.where(allowed, logits, -jnp.inf)
+        if greedy:
+            return put(text, first_largest(logits), length)
+        return put(text, sample(logits, noise, temperature, top_k, top_p), length)
 
-    def grow(length, carry, noise):
+    def grow(i, carry, noise):
         text, cache = carry
-        newest = jax.lax.dynamic_slice_in_dim(text, length - 1, 1, axis=1)
-        logits, cache = model.step(newest, cache, length - 1)
-        return append(text, length, logits[:, 0], noise), cache
+        length = prompt_length + i
+        logits, cache = step(model, take(text, length - 1, 1), cache, length - 1)
+        return append(text, length, logits, noise), cache
 
-    def slide(length, text, noise):
-        window = jax.lax.dynamic_slice_in_dim(text, length - block_size, block_size, axis=1)
-        # The last position's slots are in both: a whole window is what attention kernels like.
-        logits, _ = model.step(window[:, -1:], model.prefill(window), jnp.int32(block_size - 1))
-        return append(text, length, logits[:, 0], noise)
+    def slide(i, text, noise):
+        # A row whose text is shorter than the window may have nothing there yet; what is past its
+        # last token is not seen. That one's slots are in both: kernels like a whole window.
+        length = prompt_length + i
+        first = jnp.maximum(length - block_size, 0)
+        window = take(text, first, block_size)
+        last = length - 1 - first
+        logits, _ = step(model, take(window, last, 1), model.prefill(window), last)
+        return append(text, length, logits, noise)
 
-    def recompute(length, text, noise):
+    def recompute(i, text, noise):
         # The window begins at the context's first token and may reach past its last one; causal
         # attention keeps what is there from mattering.
+        length = prompt_length + i
         width = min(block_size, text.shape[1])
         first = jnp.maximum(length - width, 0)
-        window = jax.lax.dynamic_slice_in_dim(text, first, width, axis=1)
-        last = jax.lax.dynamic_index_in_dim(
-            logits_of(window), length - 1 - first, 1, keepdims=False
-        )
-        return append(text, length, last, noise)
+        logits = take(logits_of(take(text, first, width)), length - 1 - first, 1)
+        return append(text, length, logits[:, 0], noise)
 
-    def repeat(step, start, stop, carry):
-        """`step` for the lengths from `start` up to `stop`, each with noise of its own key."""
+    def repeat(one, start, stop, carry):
+        """`one` for the numbers from `start` up to `stop`, each with noise of its own key."""
         if greedy:
-            return jax.lax.fori_loop(start, stop, lambda i, c: step(i, c, None), carry)
+            return jax.lax.fori_loop(start, stop, lambda i, c: one(i, c, None), carry)
         logits = jax.eval_shape(lambda: logits_of(text[:, :1])[:, 0])
         at_a_time = max(1, min(NOISE_STEPS, MOST_NOISE // logits.size))
 
-        def block(i, carry):
-            steps = i * at_a_time + jnp.arange(at_a_time)
-            keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(steps)
-            noise = jax.vmap(lambda k: jax.random.gumbel(k, logits.shape, logits.dtype))(keys)
-            first = prompt_length + i * at_a_time
+        def block(j, carry):
+            first = j * at_a_time
+            steps = first + jnp.arange(at_a_time)
+            noise = jax.vmap(lambda i: gumbel(key, i, logits.shape, logits.dtype))(steps)
             return jax.lax.fori_loop(
                 jnp.maximum(start, first),
                 jnp.minimum(stop, first + at_a_time),
-                lambda length, carry: step(length, carry, noise[length - first]),
+                lambda i, carry: one(i, carry, noise[i - first]),
                 carry,
             )
 
-        first_block = (start - prompt_length) // at_a_time
-        end_block = (stop - prompt_length + at_a_time - 1) // at_a_time
+        first_block, end_block = start // at_a_time, (stop + at_a_time - 1) // at_a_time
         return jax.lax.fori_loop(first_block, end_block, block, carry)
 
     if not isinstance(model, CachedModel):
         return repeat(recompute, start, stop, text), cache
     # From this length on every position moves with every token, so nothing kept is valid.
     too_long = block_size + 1
+    kept_for = too_long - jnp.max(prompt_length)
     if cache:
-        text, cache = repeat(grow, start, jnp.minimum(stop, too_long), (text, cache))
+        text, cache = repeat(grow, start, jnp.minimum(stop, kept_for), (text, cache))
     if text.shape[1] > too_long:
-        text = repeat(slide, jnp.maximum(start, too_long), stop, text)
+        text = repeat(slide, jnp.maximum(start, kept_for), stop, text)
     return text, cache
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jax_attn.errors import InputError
@@ -128,15 +129,44 @@ def check_rngs(rngs: Any) -> None:
         )
 
 
-def check_key(key: Any) -> None:
-    """InputError unless it is one key of jax.random, of the new kind or the old."""
+def check_key(key: Any, rows: int) -> None:
+    """InputError unless it is one key of jax.random, of the new kind or the old, or `rows` keys."""
     what = type(key).__name__
     if isinstance(key, jax.Array | np.ndarray):
         new = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        if key.ndim == (0 if new else 1) and (new or key.dtype == jnp.uint32):
-            return
+        if new or (key.dtype == jnp.uint32 and key.ndim):
+            shape = key.shape if new else key.shape[:-1]
+            if shape in ((), (rows,)):
+                return
         what = f"{key.dtype} of the shape {key.shape}"
-    raise InputError(f"key must be one key, jax.random.key(0) with any seed; got {what}")
+    raise InputError(
+        "key must be one key, jax.random.key(0) with any seed, or one for each row; got " + what
+    )
+
+
+def check_lengths(lengths: Any, rows: int, longest: int) -> None:
+    """InputError unless they are integers [rows], each from 1 to `longest`."""
+    _check_kind(lengths, "lengths", jnp.integer, "lengths are numbers of tokens, so integers")
+    if lengths.shape != (rows,):
+        raise InputError(
+            f"lengths must be one for each of {rows} rows, got the shape {lengths.shape}"
+        )
+    if isinstance(lengths, Tracer):
+        return
+    outside = np.asarray(lengths)[(np.asarray(lengths) < 1) | (np.asarray(lengths) > longest)]
+    if outside.size:
+        raise InputError(
+            f"lengths must be from 1 to {longest}, the prompts' width; got {outside[0]}"
+        )
+
+
+def check_allowed(allowed: Any) -> None:
+    """InputError unless they are booleans [V], of which one is True."""
+    _check_kind(allowed, "allowed", jnp.bool_, "it must be booleans, True where an id may be drawn")
+    if allowed.ndim != 1:
+        raise InputError(f"allowed must be [vocab], got the shape {allowed.shape}")
+    if not isinstance(allowed, Tracer) and not np.asarray(allowed).any():
+        raise InputError("allowed has no id that may be drawn")
 
 
 def _check_kind(array: Any, name: str, kind: Any, rule: str) -> None:

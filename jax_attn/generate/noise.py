@@ -1,0 +1,25 @@
+"""What is random in a text: Gumbel noise, a function of the key, the row and the new token."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+# Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
+NOISE_STEPS = 32
+MOST_NOISE = 1 << 25  # numbers held at a time; of many rows and ids it is drawn for fewer tokens
+
+
+def gumbel(
+    key: PRNGKeyArray, i: Int[Array, ""], shape: tuple[int, int], dtype: DTypeLike
+) -> Float[Array, "B V"]:
+    """Of new token number `i`. Where each row has its own key, a row's is that of it alone."""
+    if not has_rows(key):
+        return jax.random.gumbel(jax.random.fold_in(key, i), shape, dtype)
+    alone = (1, shape[1])
+    return jax.vmap(lambda own: jax.random.gumbel(jax.random.fold_in(own, i), alone, dtype)[0])(key)
+
+
+def has_rows(key: PRNGKeyArray) -> bool:
+    """Whether it is an array of keys, one for each row; keys of the old kind are two numbers."""
+    return key.ndim > (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
