@@ -169,7 +169,7 @@ def _chunks(
 def _between(
     text: Integer[np.ndarray, "B T"], ends: Integer[np.ndarray, " B"], start: int, stop: int
 ) -> Integer[np.ndarray, "B n"]:
-    """The new tokens from number `start` up to `stop` of rows whose prompts end where `ends` say."""
+    """The new tokens from number `start` up to `stop`; `ends` are the lengths of the prompts."""
     return np.take_along_axis(text, ends[:, None] + np.arange(start, stop), axis=1)
 
 

@@ -1,79 +1,164 @@
-"""`python -m jax_attn.generate SOURCE`: sample from a trained run."""
+"""`python -m jax_attn.generate SOURCE`: sample from a trained model."""
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Integer
+from numpy.typing import NDArray
 
 from jax_attn.compiling.backend import require_device
 from jax_attn.compiling.precision import products
 from jax_attn.compiling.program_cache import keep_programs
 from jax_attn.console import command
-from jax_attn.data import cache_dir
+from jax_attn.data import Tokenizer, cache_dir
 from jax_attn.domains import SEED, SIZE
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
-from jax_attn.runs.source import Source, open_source
+from jax_attn.generate.continuation import Continuation
+from jax_attn.generate.known_ids import known_ids
+from jax_attn.generate.prompts import encode_prompt, read_prompt
+from jax_attn.runs.source import Source, Untold, open_source
 from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 
 CHUNK = 16  # tokens between two prints
+WIDTH = 72  # of the lines between samples
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Continue a prompt with a trained model, and print the text."""
+    """Continue a prompt with a trained model, and print the text.
 
-    source: Annotated[Path, tyro.conf.Positional]  # run that train.py made, or a checkpoint in it
-    prompt: str | None = None  # text to begin with; else the text's first symbol in order of code
-    tokens: int = 500  # characters to add
-    temperature: float = 1.0  # below 1 safer, above 1 wilder, 0 always the likeliest character
-    top_k: int | None = None  # choose among so many likeliest characters only
-    seed: int = 0  # the same seed gives the same text
+    A token is a character, unless the model was trained on others. A sample ends after --tokens
+    new ones, before a --stop text, or where the model says that the text ends.
+    """
+
+    # run that train.py made, RUN@best, RUN/checkpoints/STEP, a file of weights, a folder of
+    # Hugging Face's or nanoGPT's
+    source: Annotated[str, tyro.conf.Positional]
+    # text to begin with, else a newline where the model knows it; may be given several times: all
+    # prompts go on at once
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    # file with the text to begin with, - for standard input; a line end at its end is left out
+    prompt_file: Path | None = None
+    tokens: int = 500  # new tokens, at most
+    temperature: float = 1.0  # below 1 safer, above 1 wilder, 0 always the likeliest token
+    top_k: int | None = None  # choose among so many likeliest tokens only
+    # then among the fewest likeliest of them that have this probability together
+    top_p: float | None = None
+    # end before this text, which is not printed; may be given several times
+    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    num_samples: int = 1  # texts of each prompt, made at once, each from a seed of its own
+    seed: int = 0  # the same seed gives the same text; sample 2 is that of the seed after it
+    unknown: Literal["error", "skip"] = "error"  # what to do with characters unknown to the model
+    untold: Annotated[Untold, tyro.conf.arg(name="")] = field(default_factory=Untold)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of the batch."""
+
+    title: str
+    prompt: NDArray[np.integer]
+    seed: int
+    text: Continuation
 
 
 def run(source: Source, arguments: Arguments) -> Iterator[str]:
-    """The prompt, then its continuation in pieces as they are made."""
-    tokenizer = source.tokenizer
-    assert tokenizer is not None, "a run has one"
-    # Symbol 0, with which a run's own sample begins, too: a newline in most texts.
-    begin = tokenizer.decode([0]) if arguments.prompt is None else arguments.prompt
-    if not begin:
-        raise InputError("the prompt is empty; give at least one character")
+    """What is printed: of one sample in pieces as they are made, of several one after another."""
     SIZE.check("--tokens", arguments.tokens)
-    SEED.check("--seed", arguments.seed)
-    prompt = jax.device_put(np.asarray(tokenizer.encode(begin), np.int32)[None])
+    tokenizer = source.require_tokenizer()
+    samples = list(_samples(tokenizer, arguments))
+    longest = max(len(sample.prompt) for sample in samples)
+    tokens = np.zeros((len(samples), longest), np.int32)
+    for row, sample in zip(tokens, samples, strict=True):
+        row[: len(sample.prompt)] = sample.prompt
+    keys = [jax.random.key(sample.seed) for sample in samples]
+    alone = len(samples) == 1
     chunks = stream(
         source.model,
-        prompt,
+        jax.device_put(tokens),
         arguments.tokens,
         CHUNK,
-        key=jax.random.key(arguments.seed),
+        key=keys[0] if alone else jnp.stack(keys),
         temperature=arguments.temperature,
         top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        lengths=None if alone else np.array([len(sample.prompt) for sample in samples]),
+        allowed=known_ids(tokenizer, source.model),
     )
-    yield begin
-    made = []
-    for tokens in chunks:
-        made.append(tokens[0])
-        yield tokenizer.decode(tokens[0], errors="replace")
-    unknown = tokenizer.about_unknown(np.concatenate(made))
+    if alone:
+        (sample,) = samples
+        yield sample.text.prompt
+        for made in chunks:
+            yield sample.text.add(made[0])
+            if sample.text.ended:
+                break
+        yield sample.text.rest() + "\n"
+    else:
+        yield from _one_after_another(samples, chunks)
+    made = np.concatenate([tokens for sample in samples for tokens in sample.text.tokens])
+    unknown = tokenizer.about_unknown(made)
     if unknown:
-        print(f"\njax_attn.generate: {unknown}", file=sys.stderr)
+        _warn(unknown)
+
+
+def _samples(tokenizer: Tokenizer, arguments: Arguments) -> Iterator[Sample]:
+    """Every prompt with every seed."""
+    if "" in arguments.stop:
+        raise InputError("--stop is empty; give at least one character")
+    n, prompts = SIZE.check("--num-samples", arguments.num_samples), list(arguments.prompt)
+    first = SEED.check("--seed", arguments.seed)
+    SEED.check("the last sample's seed", first + n - 1)
+    if arguments.prompt_file is not None:
+        if prompts:
+            raise InputError("--prompt and --prompt-file are both given; give one of them")
+        prompts = [read_prompt(arguments.prompt_file)]
+    skip = arguments.unknown == "skip"
+    encoded = [encode_prompt(prompt, tokenizer, skip, _warn) for prompt in prompts]
+    for number, prompt in enumerate(encoded or [np.array([tokenizer.start])], start=1):
+        # The end of the text before is what a text begins after; it is not shown.
+        shown = prompt[:0] if not encoded and tokenizer.start == tokenizer.end_of_text else prompt
+        for seed in range(first, first + n):
+            title = [f"prompt {number} of {len(prompts)}"] if len(prompts) > 1 else []
+            title += [f"sample {seed - first + 1} of {n}, seed {seed}"] if n > 1 else []
+            text = Continuation(tokenizer, shown, arguments.stop)
+            yield Sample(", ".join(title), prompt, seed, text)
+
+
+def _one_after_another(
+    samples: list[Sample], chunks: Iterator[Integer[np.ndarray, "B n"]]
+) -> Iterator[str]:
+    texts = [sample.text.prompt for sample in samples]
+    for made in chunks:
+        for row, sample in enumerate(samples):
+            if not sample.text.ended:
+                texts[row] += sample.text.add(made[row])
+        if all(sample.text.ended for sample in samples):
+            break
+    for sample, text in zip(samples, texts, strict=True):
+        yield f"{f'--- {sample.title} ':-<{WIDTH}}\n{text}{sample.text.rest()}\n"
+
+
+def _warn(line: str) -> None:
+    print(f"jax_attn.generate: {line}", file=sys.stderr)
 
 
 def generate() -> int:
     arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate", registry=NUMBERS)
     require_device()
     keep_programs(cache_dir() / "programs")
-    source = open_source(arguments.source)
+    source = open_source(arguments.source, **arguments.untold.given())
     with products(source.config):
         for piece in run(source, arguments):
             print(piece, end="", flush=True)
-    print()
     return 0
 
 
