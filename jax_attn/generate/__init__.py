@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Integer
 
 from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.generate.loop import extend, prefill
+from jax_attn.generate.noise import Keys
 from jax_attn.generate.request import Extend, begin, program_lengths, replaced
 from jax_attn.generate.sampling import NO_TOKEN
 from jax_attn.nn.key_value_cache import Cache
@@ -24,12 +25,12 @@ def generate(
     tokens: Integer[Array, "B T0"],
     max_new_tokens: int,
     *,
-    key: PRNGKeyArray,
+    key: Keys,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    lengths: Integer[Array, " B"] | None = None,
-    allowed: Bool[Array, " V"] | None = None,
+    lengths: Integer[Array | np.ndarray, " B"] | None = None,
+    allowed: Bool[Array | np.ndarray, " V"] | None = None,
 ) -> Integer[Array, "B T"]:
     """`tokens` [B T0] continued by `max_new_tokens`: [B T0+N], dropout off.
 
@@ -92,12 +93,12 @@ def stream(
     max_new_tokens: int,
     chunk: int,
     *,
-    key: PRNGKeyArray,
+    key: Keys,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    lengths: Integer[Array, " B"] | None = None,
-    allowed: Bool[Array, " V"] | None = None,
+    lengths: Integer[Array | np.ndarray, " B"] | None = None,
+    allowed: Bool[Array | np.ndarray, " V"] | None = None,
 ) -> Iterator[Integer[np.ndarray, "B n"]]:
     """The new tokens of `generate`, bit for bit, `chunk` at a time as they are made.
 
@@ -117,7 +118,7 @@ def compile_generation(
     tokens: jax.Array | jax.ShapeDtypeStruct,
     max_new_tokens: int,
     *,
-    key: PRNGKeyArray,
+    key: Keys,
     allowed: Bool[Array | np.ndarray, " V"] | None = None,
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """The two programs of `generate`, for it to find; of a model that may hold shapes only.

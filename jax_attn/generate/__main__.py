@@ -36,13 +36,13 @@ WIDTH = 72  # of the lines between samples
 class Arguments:
     """Continue a prompt with a trained model, and print the text.
 
-    A token is a character, unless the model was trained on others. A sample ends after --tokens
+    A token is a character, unless the model was made for others. A sample ends after --tokens
     new ones, before a --stop text, or where the model says that the text ends.
     """
 
     # run that train.py made, RUN@best, RUN/checkpoints/STEP, a file of weights, a folder of
     # Hugging Face's or nanoGPT's
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     # text to begin with, else a newline where the model knows it; may be given several times: all
     # prompts go on at once
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

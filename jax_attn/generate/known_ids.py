@@ -1,13 +1,13 @@
 """Which ids a model may draw: those that stand for something."""
 
 import numpy as np
-from flax import nnx
 from jaxtyping import Bool
 
 from jax_attn.data import Tokenizer
+from jax_attn.models.language_model import LanguageModel
 
 
-def known_ids(tokenizer: Tokenizer, model: nnx.Module) -> Bool[np.ndarray, " V"] | None:
+def known_ids(tokenizer: Tokenizer, model: LanguageModel) -> Bool[np.ndarray, " V"] | None:
     """For `generate(allowed=…)`: the tokenizer's, of a model that may have more; None for all."""
     known = np.zeros(model.token_embedding_table.num_embeddings, np.bool_)
     known[: tokenizer.vocab_size] = tokenizer.known

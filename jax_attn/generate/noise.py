@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt32
+
+# One key for all rows, or one for each.
+Keys = PRNGKeyArray | Key[Array, " B"] | UInt32[Array, "B words"]
 
 # Noise is drawn for so many tokens at a time: one by one, it costs as much as a small model.
 NOISE_STEPS = 32
@@ -11,7 +14,7 @@ MOST_NOISE = 1 << 25  # numbers held at a time; of many rows and ids it is drawn
 
 
 def gumbel(
-    key: PRNGKeyArray, i: Int[Array, ""], shape: tuple[int, int], dtype: DTypeLike
+    key: Keys, i: Int[Array, ""], shape: tuple[int, int], dtype: DTypeLike
 ) -> Float[Array, "B V"]:
     """Of new token number `i`. Where each row has its own key, a row's is that of it alone."""
     if not has_rows(key):
@@ -20,6 +23,6 @@ def gumbel(
     return jax.vmap(lambda own: jax.random.gumbel(jax.random.fold_in(own, i), alone, dtype)[0])(key)
 
 
-def has_rows(key: PRNGKeyArray) -> bool:
+def has_rows(key: Keys) -> bool:
     """Whether it is an array of keys, one for each row; keys of the old kind are two numbers."""
     return key.ndim > (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)

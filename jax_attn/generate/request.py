@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Integer
 
 from jax_attn.domains import COUNT, LARGEST_INT32, PROBABILITY, SIZE, TEMPERATURE
 from jax_attn.errors import InputError
 from jax_attn.generate.buckets import cached_positions, text_length
 from jax_attn.generate.loop import extend, prefill
+from jax_attn.generate.noise import Keys
 from jax_attn.nn.inputs import check_allowed, check_ids, check_key, check_lengths, check_model
 from jax_attn.nn.key_value_cache import Cache
 from jax_attn.room import require_room
@@ -27,12 +28,12 @@ def begin(
     model: nnx.Module,
     tokens: Integer[Array, "B T0"],
     max_new_tokens: int,
-    key: PRNGKeyArray,
+    key: Keys,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
-    lengths: Integer[Array, " B"] | None,
-    allowed: Bool[Array, " V"] | None,
+    lengths: Integer[Array | np.ndarray, " B"] | None,
+    allowed: Bool[Array | np.ndarray, " V"] | None,
 ) -> tuple[Extend, Integer[Array, "B T"], Cache]:
     """`extend` for these settings, the prompt with room for the new tokens, and its cache.
 
@@ -96,7 +97,7 @@ def replaced(leaves: list, cast: list) -> list:
 
 
 def _padded(
-    tokens: Integer[Array, "B T0"], lengths: Integer[Array, " B"] | None, width: int
+    tokens: Integer[Array, "B T0"], lengths: Integer[Array | np.ndarray, " B"] | None, width: int
 ) -> Integer[np.ndarray | Array, "B T"]:
     """`tokens` with room after them; on the host if it can be, where no length is compiled.
 
@@ -127,7 +128,7 @@ def _require_block_size(model: Any) -> None:
     SIZE.check(f"{name}.block_size", model.block_size)
 
 
-def _require_ids(model: Any, text: Integer[Array, "B T"]) -> None:
+def _require_ids(model: Any, text: Integer[Array | np.ndarray, "B T"]) -> None:
     """InputError unless they are in the vocabulary, as far as both are known."""
     table = getattr(model, "token_embedding_table", None)
     if table is None or isinstance(text, Tracer):

@@ -17,7 +17,7 @@ def sample(
     """One token a row, with probability softmax(logits / temperature) over those that are left.
 
     `top_k` leaves the k largest, and then `top_p` the likeliest of them. `noise` is standard Gumbel
-    noise: the largest of logits + temperature * noise has that probability. So nothing is divided
+    noise: the largest of the logits with t times it has that probability. So nothing is divided
     by a small temperature, which would overflow.
     """
     if top_k is not None and top_k < logits.shape[-1]:

@@ -1,13 +1,34 @@
 """Faults of sampling and of the sliding window."""
 
-from jax_attn.generate import buckets, loop, sampling
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_attn.generate import buckets, loop, noise, places, sampling
 from jax_attn.models import gpt
 from jax_attn.nn import key_value_cache
-from parity_tests.suite.mutants.planting import Mutant, Plant, edited
+from parity_tests.suite.mutants.planting import Mutant, Plant, edited, patched, wrapped
 
 EXTEND = f"{loop.__name__}:extend"
 SAMPLE = f"{sampling.__name__}:sample"
+LIKELIEST = f"{sampling.__name__}:likeliest"
+PLACES = places.__name__
 CACHE = f"{key_value_cache.__name__}:KeyValues"
+
+
+def _first_ids(logits: jax.Array, temperature: Any, top_p: Any) -> jax.Array:
+    probs = jax.nn.softmax(logits / temperature)
+    return jnp.where(jnp.cumsum(probs, axis=-1) - probs < top_p, logits, -jnp.inf)
+
+
+def _top_p_first(sample: Any) -> Any:
+    def mistaken(logits, noise, temperature, top_k=None, top_p=None):
+        if top_p is not None:
+            logits = sampling.likeliest(logits, temperature, top_p)
+        return sample(logits, noise, temperature, top_k)
+
+    return mistaken
 
 
 def _mutant(name: str, description: str, plant: Plant, equivalent: str = "") -> Mutant:
@@ -52,7 +73,7 @@ MUTANTS = [
     _mutant(
         "a token late into the cache",
         "each step reads the token before the newest",
-        edited(EXTEND, "(text, length - 1, 1, axis=1)", "(text, length - 2, 1, axis=1)"),
+        edited(EXTEND, "take(text, length - 1, 1)", "take(text, length - 2, 1)"),
     ),
     _mutant(
         "cache kept past the window",
@@ -71,12 +92,12 @@ MUTANTS = [
     _mutant(
         "window does not slide",
         "past block_size the first tokens are read for ever",
-        edited(EXTEND, "length - block_size, block_size", "0 * length, block_size"),
+        edited(EXTEND, "jnp.maximum(length - block_size, 0)", "0 * length"),
     ),
     _mutant(
         "window a token late",
         "it slides one step after it should, and the newest token is not in it",
-        edited(EXTEND, "length - block_size, block_size", "length - block_size - 1, block_size"),
+        edited(EXTEND, "window = take(text, first,", "window = take(text, first - (first > 0),"),
     ),
     _mutant(
         "without a cache: window does not slide",
@@ -86,46 +107,46 @@ MUTANTS = [
     _mutant(
         "without a cache: last position off by one",
         "the logits before the last are read",
-        edited(EXTEND, "length - 1 - first,", "length - 2 - first,"),
+        edited(EXTEND, "length - 1 - first, 1)", "length - 2 - first, 1)"),
     ),
     _mutant(
         "without a cache: padding read",
         "the logits of the window's last place, written or not",
-        edited(EXTEND, "length - 1 - first,", "width - 1,"),
+        edited(EXTEND, "length - 1 - first, 1)", "width - 1 + 0 * length, 1)"),
     ),
     _mutant(
         "temperature the wrong way",
         "the noise is divided",
-        edited(EXTEND, "temperature * noise", "noise / temperature"),
+        edited(SAMPLE, "temperature * noise", "noise / temperature"),
     ),
     _mutant(
         "temperature unread",
         "always 1",
-        edited(EXTEND, "temperature * noise", "noise"),
+        edited(SAMPLE, "temperature * noise", "noise"),
     ),
     _mutant(
         "probabilities for logits",
         "softmax before the noise is added, which goes with logits",
         edited(
-            EXTEND,
-            "sample(logits, temperature * noise",
-            "sample(jax.nn.softmax(logits / temperature), noise",
+            SAMPLE,
+            "logits + temperature * noise",
+            "jax.nn.softmax(logits / temperature) + noise",
         ),
     ),
     _mutant(
         "the same key at every step",
         "every token is drawn with the same noise",
-        edited(EXTEND, "fold_in(key, s)", "fold_in(key, 0 * s)"),
+        edited(f"{noise.__name__}:gumbel", "fold_in(key, i)", "fold_in(key, 0 * i)"),
     ),
     _mutant(
         "noise a block late",
         "the first token of a block of noise is drawn with the noise of the block's second",
-        edited(EXTEND, "noise[length - first]", "noise[length - first + 1]"),
+        edited(EXTEND, "noise[i - first]", "noise[i - first + 1]"),
     ),
     _mutant(
         "greedy picks the least likely",
         "argmin",
-        edited(EXTEND, "first_largest(logits) if", "first_largest(-logits) if"),
+        edited(EXTEND, "first_largest(logits), length", "first_largest(-logits), length"),
     ),
     _mutant(
         "one token too many",
@@ -145,12 +166,65 @@ MUTANTS = [
     _mutant(
         "sampling always greedy",
         "the noise is left out",
-        edited(SAMPLE, "first_largest(logits + noise)", "first_largest(logits)"),
+        edited(SAMPLE, "logits + temperature * noise", "logits"),
     ),
     _mutant(
         "top_k fills with a number",
         "-1e30 for -inf",
         edited(SAMPLE, "-jnp.inf", "-1e30"),
         equivalent="a logit of -1e30 is as impossible as one of -inf",
+    ),
+    _mutant(
+        "top_p: one too few",
+        "those up to which the probability does not reach p yet",
+        edited(LIKELIEST, "weight < smallest_kept", "weight <= smallest_kept"),
+    ),
+    _mutant(
+        "top_p: one too many",
+        "the first beyond p, too",
+        edited(
+            LIKELIEST,
+            "(weight < smallest_kept)",
+            "(weight < jnp.where(weight < smallest_kept, weight, 0).max(-1, keepdims=True))",
+        ),
+    ),
+    _mutant(
+        "top_p before the temperature",
+        "of the probabilities at temperature 1",
+        edited(LIKELIEST, "jnp.maximum(temperature,", "jnp.maximum(1 + 0 * temperature,"),
+    ),
+    _mutant(
+        "top_p unsorted",
+        "those before which p is reached in the order of ids",
+        patched(LIKELIEST, _first_ids),
+    ),
+    _mutant(
+        "top_p before top_k",
+        "the share of all ids, where it is one of those that top_k leaves",
+        wrapped(SAMPLE, _top_p_first),
+    ),
+    _mutant(
+        "rows at one place",
+        "the newest token of every row is read where the first row's is",
+        edited(f"{PLACES}:take", "(rows, place)", "(rows, 0 * place + place[0])"),
+    ),
+    _mutant(
+        "rows at one position",
+        "the position of every row is the first one's",
+        edited(
+            f"{PLACES}:step",
+            "(newest, apart, position)",
+            "(newest, apart, 0 * position + position[0])",
+        ),
+    ),
+    _mutant(
+        "rows slide together",
+        "keys and values are kept until the shortest row is past the window",
+        edited(EXTEND, "jnp.max(prompt_length)", "jnp.min(prompt_length)"),
+    ),
+    _mutant(
+        "one key for all rows",
+        "each row draws with the first one's",
+        edited(f"{noise.__name__}:gumbel", "[0])(key)", "[0])(key[jnp.zeros(len(key), int)])"),
     ),
 ]
