@@ -10,6 +10,8 @@ import pytest
 from jax_attn import RandomBatches, TrainState, generate, make_optimizer
 from jax_attn.compiling.precision import products
 from jax_attn.config import BigramShape, GPTShape, TrainConfig
+from jax_attn.data import CharTokenizer
+from jax_attn.generate.known_ids import known_ids
 from jax_attn.nn.flash import Accelerator, compiling_for
 from jax_attn.runs.ahead import CompiledAhead
 from jax_attn.runs.build_model import build_model
@@ -60,7 +62,10 @@ def nothing_is_left_to_compile(config):
     of_ahead = len(compiled)
     for length_of_split in (5_001, 700):
         evaluate_split(state.model(), np.zeros(length_of_split, np.uint8), config)
-    generate(state.model(), begin, length, key=key)
+    model = state.model()
+    known = known_ids(CharTokenizer("ab"), model)  # one with fewer symbols than the model has ids
+    assert 2 == known.sum() < len(known)
+    generate(model, begin, length, key=key, allowed=known)
     train_chunk(state, batches, np.int32(2))
     assert of_ahead >= 4
     assert compiled[of_ahead:] == []

@@ -7,8 +7,8 @@ from jax_attn.data import Tokenizer
 from jax_attn.models.language_model import LanguageModel
 
 
-def known_ids(tokenizer: Tokenizer, model: LanguageModel) -> Bool[np.ndarray, " V"] | None:
-    """For `generate(allowed=…)`: the tokenizer's, of a model that may have more; None for all."""
+def known_ids(tokenizer: Tokenizer, model: LanguageModel) -> Bool[np.ndarray, " V"]:
+    """For `generate(allowed=…)`: those of the tokenizer, where a model may have more."""
     known = np.zeros(model.token_embedding_table.num_embeddings, np.bool_)
     known[: tokenizer.vocab_size] = tokenizer.known
-    return None if known.all() else known
+    return known

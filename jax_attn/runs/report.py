@@ -15,6 +15,7 @@ from jax_attn.data import UNITS, Corpus, Tokenizer
 from jax_attn.data.documents import in_words
 from jax_attn.data.mapped import is_mapped
 from jax_attn.generate import compile_generation, generate
+from jax_attn.generate.known_ids import known_ids
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel, count_parameters
@@ -151,7 +152,8 @@ def compile_sampling(
     model: LanguageModel, config: TrainConfig
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     begin, length, key = sampling(config)
-    return compile_generation(model, begin, length, key=key)
+    known = np.ones(model.token_embedding_table.num_embeddings, np.bool_)
+    return compile_generation(model, begin, length, key=key, allowed=known)
 
 
 def finish(
@@ -210,9 +212,9 @@ def finish(
     if script is not None:
         tokens = script.sample(model, config.sample_tokens)
     else:
-        begin, length, key = sampling(config, corpus.tokenizer.start)
-        tokens = generate(model, begin, length, key=key)[0]
-    # A model whose vocabulary is larger than the corpus's may draw ids that stand for nothing.
+        begin, length, key = sampling(config, tokenizer.start)
+        known = known_ids(tokenizer, model)
+        tokens = generate(model, begin, length, key=key, allowed=known)[0]
     sample = tokenizer.decode(np.asarray(tokens), errors="replace")
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")

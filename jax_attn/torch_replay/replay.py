@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from jax_attn.data.mapped import Windows
 from jax_attn.interop import load_state_dict, to_state_dict
@@ -115,8 +115,11 @@ def generate(
     tokens: Integer[np.ndarray, "B T0"],
     max_new_tokens: int,
     generator: Generator,
+    allowed: Bool[np.ndarray, " V"] | None = None,
 ) -> Integer[np.ndarray, "B T"]:
     """`tokens` continued by `max_new_tokens` as the lecture's `generate` samples them: [B T0+N].
+
+    Ids that `allowed` is False for are never drawn.
 
     Dropout is off, as after torch's `eval()`; the lecture's `gpt.py` forgets to call it, so its own
     sample is taken with dropout on. The probabilities are this package's float32 ones:
@@ -133,15 +136,17 @@ def generate(
         # One width for all lengths compiles once; what lies past the context's end is not seen.
         start = max(length - width, 0)
         window = text[:, start : start + width]
-        probs = _next_probabilities(graphdef, state, window, np.int32(length - 1 - start))
+        probs = _next_probabilities(graphdef, state, window, np.int32(length - 1 - start), allowed)
         text[:, length] = generator.multinomial(np.asarray(probs))[:, 0]
     return text
 
 
 @jax.jit
-def _next_probabilities(graphdef, state, window, last) -> Float[jax.Array, "B V"]:
+def _next_probabilities(graphdef, state, window, last, allowed) -> Float[jax.Array, "B V"]:
     model = nnx.merge(graphdef, state)
     model.eval()
     logits = jax.lax.dynamic_index_in_dim(model(window), last, axis=1, keepdims=False)
+    if allowed is not None:
+        logits = jnp.where(allowed, logits, -jnp.inf)
     wide = jnp.promote_types(logits.dtype, jnp.float32)
     return jax.nn.softmax(logits.astype(wide), axis=-1)

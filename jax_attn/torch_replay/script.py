@@ -11,6 +11,7 @@ from jaxtyping import Integer
 
 from jax_attn.config import TrainConfig
 from jax_attn.data import Corpus
+from jax_attn.generate.known_ids import known_ids
 from jax_attn.models.gpt import GPT
 from jax_attn.models.language_model import LanguageModel
 from jax_attn.torch_replay.dropout_tape import DropoutTape
@@ -85,8 +86,9 @@ class TorchScript:
     def sample(self, model: LanguageModel, length: int) -> Integer[np.ndarray, " N"]:
         """The id that a text begins with, symbol 0 of characters, and `length` more, as torch's
         multinomial chooses them; dropout off."""
-        begin = np.full((1, 1), self._corpus.tokenizer.start, np.int32)
-        return generate(model, begin, length, self._generator)[0]
+        tokenizer = self._corpus.tokenizer
+        begin = np.full((1, 1), tokenizer.start, np.int32)
+        return generate(model, begin, length, self._generator, known_ids(tokenizer, model))[0]
 
     def _estimate_batches(self) -> list[GivenBatches]:
         return [
