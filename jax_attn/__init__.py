@@ -6,6 +6,7 @@ with collector_paused():
     from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
     from jax_attn.data import CharTokenizer, Corpus, load_corpus
     from jax_attn.errors import InputError
+    from jax_attn.evaluate import evaluate
     from jax_attn.generate import generate
     from jax_attn.interop import (
         load_safetensors,
@@ -38,7 +39,7 @@ with collector_paused():
     from jax_attn.runs.train import TrainResult, resume, train
     from jax_attn.torch_replay.random import Generator
     from jax_attn.training.batches import GivenBatches, RandomBatches
-    from jax_attn.training.evaluation import estimate_loss, evaluate
+    from jax_attn.training.evaluation import estimate_loss
     from jax_attn.training.optim import learning_rate_schedule, make_optimizer
     from jax_attn.training.step import TrainState, train_chunk, train_step
 

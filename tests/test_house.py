@@ -20,6 +20,7 @@ WINGS = (
     ("models", "the lecture's models"),
     ("compiling", "what is about XLA"),
     ("training", "a step, batches, evaluation, the optimizer"),
+    ("evaluate", "the loss on a text, in all its units"),
     ("generate", "sampling"),
     ("interop", "weights of others"),
     ("torch_replay", "torch's random streams"),
