@@ -7,7 +7,7 @@ from flax import nnx
 import jax_attn as ja
 from jax_attn.generate import loop, stream
 from jax_attn.generate.loop import NOISE_STEPS, extend
-from jax_attn.generate.sampling import first_largest, sample
+from jax_attn.generate.sampling import first_largest, likeliest, sample
 from tests.small_models import GREEDY, KEY, TOP_3, N, T, V, filled, make, model_of, prompts
 
 logits_of = jax.jit(lambda model, window: model(window))
@@ -18,7 +18,7 @@ def drawn(step, logits):
     return jax.random.categorical(jax.random.fold_in(KEY, step), logits, axis=-1)
 
 
-def lecture_tokens(model, prompt, n, *, temperature=1.0, top_k=None):
+def lecture_tokens(model, prompt, n, *, temperature=1.0, top_k=None, top_p=None):
     """As the lecture writes it: the model is run on the whole context for every token."""
     length, width = prompt.shape[1], model.block_size
     text = np.pad(prompt, ((0, 0), (0, max(n, width))))
@@ -34,9 +34,19 @@ def lecture_tokens(model, prompt, n, *, temperature=1.0, top_k=None):
             if top_k is not None:
                 kept = np.sort(logits, axis=-1)[:, -top_k, None]
                 logits = np.where(logits < kept, -np.inf, logits)
+            if top_p is not None:
+                logits = np.where(likeliest_by_hand(logits, top_p), logits, -np.inf)
             chosen = drawn(np.int32(step), logits)
         text[:, length + step] = chosen
     return text[:, : length + n]
+
+
+def likeliest_by_hand(logits, top_p):
+    """Whether those that are likelier have less than p together."""
+    weights = np.exp(np.float64(logits) - logits.max(axis=-1, keepdims=True))
+    probs = weights / weights.sum(axis=-1, keepdims=True)
+    likelier = probs[:, None, :] > probs[:, :, None]
+    return np.where(likelier, probs[:, None, :], 0).sum(axis=-1) < top_p
 
 
 def same_tokens(model, prompt, n=N, **options):
@@ -53,7 +63,13 @@ def test_equals_the_growing_context_also_past_block_size(prompt_length, options)
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("two layers", GREEDY), ("head", TOP_3), ("bigram", GREEDY), ("plain", TOP_3)],
+    [
+        ("two layers", GREEDY),
+        ("head", TOP_3),
+        ("bigram", GREEDY),
+        ("plain", TOP_3),
+        ("lecture", {"temperature": 0.7, "top_k": 8, "top_p": 0.7}),
+    ],
 )
 def test_equals_it_in_every_model(name, options):
     for prompt_length in (3, T + 5):
@@ -164,12 +180,13 @@ def test_a_training_model_still_samples_without_dropout_and_stays_in_training():
     assert not model.blocks[0].ffwd.dropout.deterministic
 
 
-def draws(logits, rows, **options):
+def draws(logits, rows, temperature=1.0, **options):
     """The tokens of so many rows of the same logits."""
 
     @jax.jit
     def tokens(logits):
-        return sample(logits, jax.random.gumbel(KEY, logits.shape), **options)
+        noise = jax.random.gumbel(KEY, logits.shape)
+        return sample(logits, noise, jnp.float32(temperature), **options)
 
     return np.asarray(tokens(np.tile(np.array(logits, np.float32), (rows, 1))))
 
@@ -183,6 +200,73 @@ def test_samples_have_the_softmaxs_frequencies():
 def test_top_k_keeps_the_likeliest():
     for top_k, kept in ((2, {1, 3}), (1, {1}), (100, {0, 1, 2, 3})):
         assert set(draws([0, 3, 1, 2], 1_000, top_k=top_k)) == kept
+
+
+# Of tokens with the probabilities 1/8, 1/2, 1/8, 1/4.
+NUCLEUS = [
+    ("less than the likeliest has", {"top_p": 1e-30}, {1}),
+    ("just what it has", {"top_p": 0.5}, {1}),
+    ("a little more", {"top_p": 0.51}, {1, 3}),
+    ("just what two have", {"top_p": 0.75}, {1, 3}),
+    ("equals stay together", {"top_p": 0.76}, {0, 1, 2, 3}),
+    ("all", {"top_p": 1.0}, {0, 1, 2, 3}),
+    ("of those that top_k leaves", {"top_p": 0.66, "top_k": 2}, {1}),
+    ("hotter: 1/8 is 0.18", {"top_p": 0.5, "temperature": 2.0}, {1, 3}),
+    ("colder: 1/2 is 0.73", {"top_p": 0.7, "temperature": 0.5}, {1}),
+    ("so cold that float32 has no such temperature", {"top_p": 0.9, "temperature": 1e-300}, {1}),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [pytest.param(*row[1:], id=row[0]) for row in NUCLEUS]
+)
+def test_top_p_keeps_the_fewest_likeliest_that_reach_it(options, kept):
+    options = options | {"top_p": jnp.float32(options["top_p"])}
+    assert set(draws(np.log([1 / 8, 1 / 2, 1 / 8, 1 / 4]), 2_000, **options)) == kept
+
+
+@pytest.mark.parametrize("size", [1, 2, 65, 50_257])
+def test_top_p_keeps_what_sorting_would(size, x64):
+    """In both types; the likeliest in any case, and equals of other signs of zero."""
+    draw = np.random.default_rng(size)
+    logits = draw.normal(size=(3, size)) * 3
+    logits[1] = np.round(logits[1])
+    for dtype in (np.float32, np.float64):
+        given = jnp.asarray(logits.astype(dtype))
+        for top_p in (1e-7, 0.2, 0.9, 0.999):
+            got = np.isfinite(likeliest(given, jnp.float32(1), jnp.float32(top_p)))
+            ordered = -np.sort(-logits.astype(dtype))
+            probs = np.exp(np.float64(ordered) - ordered[:, :1])
+            probs /= probs.sum(axis=-1, keepdims=True)
+            before = (np.cumsum(probs, axis=-1) - probs) < np.float32(top_p)
+            smallest = np.take_along_axis(ordered, before.sum(axis=-1, keepdims=True) - 1, axis=-1)
+            np.testing.assert_array_equal(got, logits.astype(dtype) >= smallest)
+
+
+def test_one_program_serves_every_top_p_and_1_is_none():
+    model, prompt = model_of("lecture"), jax.device_put(prompts(3))
+    whole = np.asarray(ja.generate(model, prompt, N, key=KEY))
+    texts = [np.asarray(ja.generate(model, prompt, N, key=KEY, top_p=0.5))]
+    before = extend._jitted._cache_size()
+    for top_p in (0.01, 0.999, 1, 1.0):
+        texts.append(np.asarray(ja.generate(model, prompt, N, key=KEY, top_p=top_p)))
+    assert extend._jitted._cache_size() == before
+    np.testing.assert_array_equal(texts[-1], whole)
+    assert any((text != whole).any() for text in texts)
+    greedy = np.asarray(ja.generate(model, prompt, N, key=KEY, **GREEDY))
+    np.testing.assert_array_equal(texts[1], greedy)
+
+
+@pytest.mark.parametrize("options", [{}, GREEDY, {"top_k": 2}, {"top_p": 0.6}])
+def test_what_is_not_allowed_is_never_drawn(options):
+    """And top_k and top_p are of the others."""
+    model, prompt = model_of("bigram"), jax.device_put(prompts(1))
+    allowed = np.arange(V) % 2 == 0
+    text = np.asarray(ja.generate(model, prompt, 200, key=KEY, allowed=allowed, **options))
+    assert set(text[:, 1:].flat) <= set(np.flatnonzero(allowed))
+    assert len(set(text[:, 1:].flat)) > 1
+    everything = ja.generate(model, prompt, 200, key=KEY, allowed=np.ones(V, bool), **options)
+    np.testing.assert_array_equal(everything, ja.generate(model, prompt, 200, key=KEY, **options))
 
 
 def test_no_new_tokens_is_the_prompt():

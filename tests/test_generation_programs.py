@@ -94,8 +94,9 @@ def test_what_the_prompt_is_padded_with_changes_no_token(name, prompt_length, op
         text = np.random.default_rng(seed).integers(0, V, (ROWS, 32), np.int32)
         text[:, :prompt_length] = prompt
         _, text, cache = prefill(structure, leaves, text, positions=positions)
-        places = (np.int32(place) for place in (prompt_length, prompt_length, total))
-        arguments = (structure, leaves, text, cache, KEY, np.float32(temperature), *places)
+        numbers = (np.int32(number) for number in (prompt_length, 0, N))
+        settings = (KEY, np.float32(temperature), None, None)
+        arguments = (structure, leaves, text, cache, *settings, *numbers)
         text, _ = extend(*arguments, greedy=temperature == 0, top_k=top_k)
         np.testing.assert_array_equal(np.asarray(text)[:, :total], expected)
 
@@ -155,8 +156,8 @@ def test_no_step_casts_a_weight(name):
     begin = partial(prefill, structure, positions=4)
     cast, text, cache = jax.eval_shape(begin, leaves, text)
     leaves = [old if new is None else new for old, new in zip(leaves, cast, strict=True)]
-    number, place = np.float32(1), np.int32(0)
-    arguments = (structure, leaves, text, cache, KEY, number, place, place, place)
+    settings, number = (KEY, np.float32(1), None, None), np.int32(0)
+    arguments = (structure, leaves, text, cache, *settings, number, number, number)
     lowered = extend.lower(*arguments, greedy=True, top_k=None)
     matrices = [leaf.shape for leaf in leaves if leaf.ndim > 1]
     # Of the positions' table's shape are activations of a whole window, too.

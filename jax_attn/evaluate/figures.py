@@ -37,7 +37,10 @@ class Figures:
     @property
     def perplexity(self) -> float:
         """How many tokens are as unlikely as this, chosen among alike: e to the loss a token."""
-        return float(np.exp(np.float64(self.nats_per_token)))
+        try:
+            return math.exp(self.nats_per_token)
+        except OverflowError:
+            return math.inf
 
     @property
     def nats_per_character(self) -> float | None:

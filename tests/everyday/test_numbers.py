@@ -13,6 +13,7 @@ from flax import nnx
 import jax_attn as ja
 import train
 from jax_attn.config import HeadShape
+from jax_attn.evaluate import __main__ as evaluate_cli
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.generate import stream
 from jax_attn.nn.dropout import dropout
@@ -105,6 +106,12 @@ SAMPLING = [
     ("--temperature", "-0.1", "temperature is -0.1; it must be at least 0"),
     ("--top-k", "-3", "top_k is -3; it must be greater than 0"),
     ("--top-k", str(HUGE), f"top_k is {HUGE}; it must be at most 2147483647"),
+    ("--top-p", "0", "top_p is 0.0; it must be greater than 0"),
+    ("--top-p", "nan", "top_p is nan; it must be a number"),
+    ("--top-p", "-0.5", "top_p is -0.5; it must be greater than 0"),
+    ("--top-p", "1.01", "top_p is 1.01; it must be at most 1"),
+    ("--num-samples", "0", "--num-samples is 0; it must be greater than 0"),
+    ("--num-samples", str(HUGE), f"--num-samples is {HUGE}; it must be at most 2147483647"),
     ("--tokens", "-1", "--tokens is -1; it must be greater than 0"),
     ("--tokens", "3000000000", "--tokens is 3000000000; it must be at most 2147483647"),
     ("--tokens", "2147483647", "tokens are more than places can be counted in int32"),
@@ -122,6 +129,21 @@ SAMPLING = [
 )
 def test_a_sampling_flag_outside_its_domain(call, made, flag, value, said):
     assert said in one_line(call(generate_cli.main, made, flag, value))
+
+
+EVALUATION = [
+    ("--block-size", "0", "--block-size is 0; it must be greater than 0"),
+    ("--block-size", str(HUGE), f"--block-size is {HUGE}; it must be at most 2147483647"),
+    ("--batch-size", "-1", "--batch-size is -1; it must be greater than 0"),
+    ("--eval-tokens", "-1", "--eval-tokens is -1; it must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"), [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in EVALUATION]
+)
+def test_an_evaluation_flag_outside_its_domain(call, made, flag, value, said):
+    assert said in one_line(call(evaluate_cli.main, made, flag, value))
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
@@ -149,6 +171,31 @@ REQUESTS = [
     ("top_k 0", {"top_k": 0}, "top_k is 0; it must be greater than 0"),
     ("top_k True", {"top_k": True}, "top_k is True; it must be an integer, not bool"),
     ("top_k 2.5", {"top_k": 2.5}, "top_k is 2.5; it must be an integer, not float"),
+    ("top_p 0", {"top_p": 0}, "top_p is 0; it must be greater than 0"),
+    ("top_p 1.5", {"top_p": 1.5}, "top_p is 1.5; it must be at most 1"),
+    ("top_p True", {"top_p": True}, "top_p is True; it must be a number, not bool"),
+    ("lengths of nothing", {"lengths": np.array([0])}, "lengths must be from 1 to 1, as wide as"),
+    ("lengths past the prompt", {"lengths": np.array([2])}, "as wide as tokens; got 2"),
+    ("lengths of two rows", {"lengths": np.array([1, 1])}, "one for each of 1 rows, got the shape"),
+    ("lengths that are floats", {"lengths": np.array([1.0])}, "lengths are numbers of tokens, so"),
+    ("a list of lengths", {"lengths": [1]}, "lengths must be an array, got list; give jnp.asarray"),
+    ("nothing allowed", {"allowed": np.zeros(28, bool)}, "allowed has no id that may be drawn"),
+    ("ids for allowed", {"allowed": np.arange(28)}, "it must be booleans, True where an id may be"),
+    (
+        "too few allowed",
+        {"allowed": np.ones(27, bool)},
+        "allowed has the shape (27,); the",
+    ),
+    (
+        "a row of allowed",
+        {"allowed": np.ones((1, 28), bool)},
+        "allowed must be [vocab], got",
+    ),
+    (
+        "two keys for a row",
+        {"key": jax.random.split(KEY)},
+        "key must be one key, jax.random.key(0)",
+    ),
     ("-1 new tokens", {"n": -1}, "max_new_tokens is -1; it must be at least 0"),
     ("2.5 new tokens", {"n": 2.5}, "max_new_tokens is 2.5; it must be an integer"),
     ("3e9 new tokens", {"n": 3 * 10**9}, "max_new_tokens is 3000000000; it must be at most"),
@@ -171,12 +218,12 @@ REQUESTS = [
     ("request_", "said"), [pytest.param(*row[1:], id=row[0]) for row in REQUESTS]
 )
 def test_what_generation_refuses(model, request_, said):
-    options = dict(request_)
+    options = {"key": KEY} | request_
     n, ids, rows = options.pop("n", 3), options.pop("ids", [0]), options.pop("rows", 1)
     prompt = np.tile(np.asarray([ids]), (rows, 1))
     for generated in (
-        lambda: ja.generate(model, prompt, n, key=KEY, **options),
-        lambda: stream(model, prompt, n, 4, key=KEY, **options),
+        lambda: ja.generate(model, prompt, n, **options),
+        lambda: list(stream(model, prompt, n, 4, **options)),
     ):
         with pytest.raises(ja.InputError) as caught:
             generated()

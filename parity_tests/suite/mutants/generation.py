@@ -92,7 +92,7 @@ MUTANTS = [
     _mutant(
         "window does not slide",
         "past block_size the first tokens are read for ever",
-        edited(EXTEND, "jnp.maximum(length - block_size, 0)", "0 * length"),
+        edited(EXTEND, "window = take(text, first,", "window = take(text, 0 * first,"),
     ),
     _mutant(
         "window a token late",
@@ -218,9 +218,9 @@ MUTANTS = [
         ),
     ),
     _mutant(
-        "rows slide together",
-        "keys and values are kept until the shortest row is past the window",
-        edited(EXTEND, "jnp.max(prompt_length)", "jnp.min(prompt_length)"),
+        "rows end together",
+        "past the window the last position is the window's, of shorter rows too",
+        edited(EXTEND, "last = length - 1 - first", "last = block_size - 1 + 0 * length"),
     ),
     _mutant(
         "one key for all rows",
