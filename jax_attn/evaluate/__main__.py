@@ -47,8 +47,7 @@ class Arguments:
     # run that train.py made, RUN@best, RUN/checkpoints/STEP, a file of weights, a folder of
     # Hugging Face's or nanoGPT's
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    # tinyshakespeare, python-docs, or paths of files, also .gz, or folders; a run's own text if left
-    # out
+    # tinyshakespeare, python-docs, or paths of files, also .gz, or folders; else a run's own text
     data: Paths | None = None
     split: Split = "all"  # which part of the text, split as a run's is: else the last tenth
     encoding: str | None = None  # of the files: utf-16, cp1252, … as Python names them; else UTF-8

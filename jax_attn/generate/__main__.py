@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Integer
 from numpy.typing import NDArray
@@ -25,10 +24,12 @@ from jax_attn.generate import stream
 from jax_attn.generate.continuation import Continuation
 from jax_attn.generate.known_ids import known_ids
 from jax_attn.generate.prompts import encode_prompt, read_prompt
+from jax_attn.room import require_room
 from jax_attn.runs.source import Source, Untold, open_source
 from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 
 CHUNK = 16  # tokens between two prints
+SAMPLE_BYTES = 4096  # that a sample takes at least, whatever the model
 WIDTH = 72  # of the lines between samples
 
 
@@ -74,20 +75,22 @@ class Sample:
 def run(source: Source, arguments: Arguments) -> Iterator[str]:
     """What is printed: of one sample in pieces as they are made, of several one after another."""
     SIZE.check("--tokens", arguments.tokens)
+    n = SIZE.check("--num-samples", arguments.num_samples) * max(1, len(arguments.prompt))
+    require_room(n * SAMPLE_BYTES, f"{n:,} samples at once")
     tokenizer = source.require_tokenizer()
     samples = list(_samples(tokenizer, arguments))
     longest = max(len(sample.prompt) for sample in samples)
     tokens = np.zeros((len(samples), longest), np.int32)
     for row, sample in zip(tokens, samples, strict=True):
         row[: len(sample.prompt)] = sample.prompt
-    keys = [jax.random.key(sample.seed) for sample in samples]
+    keys = jax.vmap(jax.random.key)(np.array([sample.seed for sample in samples], np.uint32))
     alone = len(samples) == 1
     chunks = stream(
         source.model,
         jax.device_put(tokens),
         arguments.tokens,
         CHUNK,
-        key=keys[0] if alone else jnp.stack(keys),
+        key=keys[0] if alone else keys,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
@@ -114,7 +117,7 @@ def _samples(tokenizer: Tokenizer, arguments: Arguments) -> Iterator[Sample]:
     """Every prompt with every seed."""
     if "" in arguments.stop:
         raise InputError("--stop is empty; give at least one character")
-    n, prompts = SIZE.check("--num-samples", arguments.num_samples), list(arguments.prompt)
+    n, prompts = arguments.num_samples, list(arguments.prompt)
     first = SEED.check("--seed", arguments.seed)
     SEED.check("the last sample's seed", first + n - 1)
     if arguments.prompt_file is not None:

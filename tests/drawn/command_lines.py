@@ -17,6 +17,8 @@ FLOATS = ["nan", "inf", "-inf", "-1", "0", "1e-300", "1e-38", "1e-3", "0.5", "0.
 NO_NUMBERS = ["", "x", "1,5", "0x10", "½", "1e", "--steps"]
 SEEDS_OF_TEXT = ["fox", "", "€", "\n", "the quick", ":smile:", "[bold]", "\x1b[31m", "a" * 300]
 
+FILES = ["config.json", "sample.txt", "nowhere.txt", "."]  # in the folder of the run
+
 ENVIRONMENTS: list[dict[str, str]] = [
     {},
     {"PYTHONIOENCODING": "ascii"},
@@ -48,6 +50,7 @@ SHORT = {
     "--block-size": "8",
     "--sample-tokens": "12",
 }
+PROGRAMS = ("train", "resume", "generate", "evaluate", "help")
 NOT_DRAWN = {"data", "rng"}  # drawn as texts; and what draws as torch does takes long
 
 
@@ -55,7 +58,7 @@ NOT_DRAWN = {"data", "rng"}  # drawn as texts; and what draws as torch does take
 class CommandLine:
     """One draw. `text` and `way` are of tests.drawn.texts; `signal` comes after some seconds."""
 
-    program: Literal["train", "resume", "generate", "help"]
+    program: Literal["train", "resume", "generate", "evaluate", "help"]
     arguments: tuple[str, ...]
     text: str = "fox"
     way: str = "file"
@@ -74,11 +77,12 @@ class CommandLine:
 
 
 def draw(dice: random.Random) -> CommandLine:
-    program = dice.choices(["train", "resume", "generate", "help"], [6, 2, 3, 1])[0]
+    program = dice.choices(PROGRAMS, [6, 2, 3, 2, 1])[0]
     arguments: tuple[str, ...] = {
         "train": _train,
         "resume": _resume,
         "generate": _generate,
+        "evaluate": _evaluate,
         "help": _help,
     }[program](dice)
     training = program in ("train", "resume")
@@ -120,15 +124,39 @@ def _resume(dice: random.Random) -> tuple[str, ...]:
 def _generate(dice: random.Random) -> tuple[str, ...]:
     offered: dict[str, list[str]] = {
         "--prompt": SEEDS_OF_TEXT,
+        "--prompt-file": [*FILES, "-"],
         "--tokens": INTEGERS,
         "--temperature": FLOATS,
         "--top-k": INTEGERS,
+        "--top-p": FLOATS,
+        "--stop": [*SEEDS_OF_TEXT, "o", "e "],
+        "--num-samples": ["1", "2", "3", dice.choice(INTEGERS)],
+        "--unknown": ["error", "skip"],
         "--seed": INTEGERS,
     }
-    given = {}
+    return _some(dice, offered, {"--tokens": "20"})
+
+
+def _evaluate(dice: random.Random) -> tuple[str, ...]:
+    offered: dict[str, list[str]] = {
+        "--data": [*FILES, "tinyshakespeare"],
+        "--split": ["all", "train", "validation"],
+        "--encoding": ["utf-8", "utf-16", "latin-1", "nonsense"],
+        "--block-size": INTEGERS,
+        "--batch-size": INTEGERS,
+        "--eval-tokens": INTEGERS,
+        "--unknown": ["error", "skip"],
+    }
+    words = _some(dice, offered, {})
+    return (*words, "--json") if dice.random() < 0.5 else words
+
+
+def _some(
+    dice: random.Random, offered: dict[str, list[str]], given: dict[str, str]
+) -> tuple[str, ...]:
+    """A few of the flags that are offered, beside those `given` unless they are drawn, too."""
     for name in dice.sample(sorted(offered), dice.choice([0, 1, 1, 2, 3])):
         given[name] = dice.choice([*offered[name], dice.choice(NO_NUMBERS)])
-    given.setdefault("--tokens", "20")
     return tuple(word for name, value in given.items() for word in (name, value))
 
 
@@ -139,6 +167,7 @@ def _help(dice: random.Random) -> tuple[str, ...]:
             ("train.py", "mini", "--help"),
             ("train.py", "--resume", "nowhere", "--help"),
             ("-m", "jax_attn.generate", "--help"),
+            ("-m", "jax_attn.evaluate", "--help"),
             ("-m", "jax_attn.lecture", "--help"),
             ("-m", "parity_tests", "--help"),
             ("-m", "benchmarks", "--help"),

@@ -1,5 +1,6 @@
 """What is right, whatever was drawn."""
 
+import itertools
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from tests.drawn.texts import TEXTS
 NEVER = ("Traceback", "Exception ignored", "Fatal Python error", "Segmentation fault", "Error in ")
 MOST_LINES = 4  # of an error, a remark among them
 LONG_RUN = 1000  # steps beyond which a stopped run is not taken to its end
+TITLE = re.compile(r"--- sample \d+ of \d+, seed \d+ -*\n")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 CURSOR = re.compile(rb"\x1b\[\?25|\x1b\[\d*[ABCDJK]|\r(?!\n)")
 
@@ -52,6 +54,8 @@ def _faults(line: CommandLine, outcome: Outcome) -> Iterator[str]:
         yield from _trained(line, outcome)
     elif line.program == "generate" and outcome.code == 0 and line.output in ("pipe", "file"):
         yield from _sampled(line, outcome)
+    elif line.program == "evaluate" and outcome.code == 0 and line.output in ("pipe", "file"):
+        yield from _evaluated(line, outcome)
 
 
 def _refused(line: CommandLine, outcome: Outcome) -> Iterator[str]:
@@ -129,15 +133,36 @@ def _the_models(run: Run, line: CommandLine, records: list[dict]) -> Iterator[st
 def _sampled(line: CommandLine, outcome: Outcome) -> Iterator[str]:
     tokenizer = Run.open(outcome.run).tokenizer
     options = dict(zip(line.arguments[::2], line.arguments[1::2], strict=True))
-    length = int(options["--tokens"]) + len(options.get("--prompt", "x"))
-    if not _shows_everything(line):
+    if not _shows_everything(line) or "--prompt-file" in options:
         return
-    text = outcome.out.decode("utf-8").removesuffix("\n")
-    if len(text) != length:
-        yield f"{len(text)} characters, not {length}"
-    strange = set(text) - set(tokenizer.characters) - {"\ufffd"}
-    if strange:
-        yield f"symbols that the model does not know: {strange}"
+    assert isinstance(tokenizer, ja.CharTokenizer)
+    prompt = "".join(c for c in options.get("--prompt", "x") if c in tokenizer.characters)
+    length, stop = int(options["--tokens"]) + len(prompt), options.get("--stop")
+    n = int(options.get("--num-samples", "1"))
+    text = outcome.out.decode("utf-8")
+    texts = [text] if n == 1 else TITLE.split(text)[1:]
+    if len(texts) != n:
+        yield f"{len(texts)} samples, not {n}"
+    for text in texts:
+        sample = text.removesuffix("\n")
+        if len(sample) != length and (stop is None or len(sample) > length):
+            yield f"{len(sample)} characters, not {length}"
+        if stop is not None and stop in sample[len(prompt) :]:
+            yield f"it goes on after {stop!r}"
+        if strange := set(sample) - set(tokenizer.characters):
+            yield f"symbols that the model does not know: {strange}"
+
+
+def _evaluated(line: CommandLine, outcome: Outcome) -> Iterator[str]:
+    if "--json" not in line.arguments:
+        return
+    found = json.loads(outcome.out)
+    total = found["nats_per_token"] * found["tokens"]
+    if not math.isclose(total, found["bits_per_byte"] * found["bytes"] * math.log(2)):
+        yield f"figures that are not of one loss: {found}"
+    asked = int(dict(itertools.pairwise(line.arguments)).get("--eval-tokens", "0"))
+    if asked and found["tokens"] > asked:
+        yield f"{found['tokens']} tokens, not {asked}"
 
 
 def _shows_everything(line: CommandLine) -> bool:

@@ -52,8 +52,10 @@ def carry_out(line: CommandLine, place: Path, finished_run: Path) -> Outcome:
         if line.program == "resume":
             command = [ROOT / "train.py", "--resume", run, *line.arguments]
         else:
-            command = ["-m", "jax_attn.generate", run, *line.arguments]
-    process = _Process(line, [str(c) for c in command], stdin, place)
+            command = ["-m", f"jax_attn.{line.program}", run, *line.arguments]
+    # Files that are named lie in the run that is sampled from or evaluated.
+    folder = run if line.program in ("generate", "evaluate") else place
+    process = _Process(line, [str(c) for c in command], stdin, place, folder)
     code, out, err, signals = process.to_its_end(None if line.program == "help" else LONG_S)
     return Outcome(code, out, err, signals, run, text)
 
@@ -66,13 +68,18 @@ def resume(run: Path, text: bytes | None) -> Outcome:
         again = run.parent / "again.txt"
         again.write_bytes(text)
         command += ["--data", str(again)]
-    code, out, err, signals = _Process(line, command, None, run.parent).to_its_end(None)
+    code, out, err, signals = _Process(line, command, None, run.parent, run.parent).to_its_end(None)
     return Outcome(code, out, err, signals, run, None)
 
 
 class _Process:
     def __init__(
-        self, line: CommandLine, command: list[str], stdin: bytes | None, place: Path
+        self,
+        line: CommandLine,
+        command: list[str],
+        stdin: bytes | None,
+        place: Path,
+        folder: Path,
     ) -> None:
         self._line = line
         self._out = b""
@@ -83,7 +90,7 @@ class _Process:
             program = ["sh", "-c", 'exec "$@" >&-', "sh", *program]
         self._process = subprocess.Popen(
             program,
-            cwd=ROOT if line.program == "help" else place,
+            cwd=ROOT if line.program == "help" else folder,
             env=environment,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=output,

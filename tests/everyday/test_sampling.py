@@ -46,6 +46,12 @@ def test_samples_of_a_batch_are_those_of_their_seeds(sample):
     assert len(set(texts)) == 4
 
 
+def test_the_largest_seeds(sample):
+    both = sample("--seed", "4294967294", "--num-samples", "2")
+    for seed in ("4294967294", "4294967295"):
+        assert sample("--seed", seed) in both
+
+
 def test_a_stop_text_is_where_the_text_ends(sample):
     whole = sample("--prompt", "fox", "--seed", "1")
     stop = whole[20:23]
@@ -104,6 +110,7 @@ REFUSED = [
     ("no prompt", ["--prompt", ""], "the prompt is empty; give at least one character"),
     ("one of two is none", ["--prompt", "a", "--prompt", ""], "the prompt is empty"),
     ("unknown", ["--prompt", "é"], "characters outside the vocabulary: 'é'"),
+    ("many samples", ["--num-samples", "2147483647"], "2,147,483,647 samples at once would take"),
     ("no stop", ["--stop", ""], "--stop is empty"),
     ("seeds past the last", ["--seed", "4294967295", "--num-samples", "2"], "the last sample"),
 ]  # fmt: skip
