@@ -162,9 +162,7 @@ MUTANTS = [
     _mutant(
         "the fields given count for more than the arrays",
         "another number of layers is taken as it is said",
-        edited(
-            f"{from_state_dict.__name__}:_require_agreement", "if value != told[name]:", "if False:"
-        ),
+        edited(f"{from_state_dict.__name__}:_require_agreement", "value != told[name]:", "False:"),
     ),
     _mutant(
         "GPT-2's activation in nanoGPT",
