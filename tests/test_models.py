@@ -12,6 +12,7 @@ from jax_attn.runs.build_model import build_model
 from tests.small_models import filled
 
 TINY = {"vocab_size": 11, "block_size": 8, "n_layer": 1, "n_head": 3, "n_embd": 15}
+NO_BIASES = {"qkv_bias": False, "linear_bias": False, "norm_bias": False}
 IDX = jax.device_put(np.random.default_rng(5).integers(0, 10, (2, 7), np.int32))
 
 logits_of = jax.jit(lambda model, idx: model(idx))
@@ -32,6 +33,8 @@ def bigram():
         # The lecture prints 10.788929 M parameters, Hugging Face counts 124,439,808 for GPT-2.
         (ja.GPTConfig.lecture(), 10_788_929),
         (ja.GPTConfig.gpt2(), 124_439_808),
+        # nanoGPT prints 123.59M for its defaults without biases, less the positions' 786,432.
+        (ja.GPTConfig.gpt2(vocab_size=50304, **NO_BIASES), 124_373_760),
     ],
 )
 def test_parameter_counts_of_the_two_families(config, expected):
@@ -208,6 +211,9 @@ def test_presets_build_models_of_the_corpus_vocabulary(preset):
         ({"vocab_size": -3}, "vocab_size is -3"),
         ({"dropout_rate": 1.0}, "dropout_rate is 1.0; it must be less than 1"),
         ({"activation": "swish"}, "activation 'swish' is unknown"),
+        ({"attention_scale": 0.0}, "attention_scale is 0.0; it must be greater than 0"),
+        ({"attention_scale": "1"}, "attention_scale is 1; it must be a number"),
+        ({"n_inner": -1}, "n_inner is -1; it must be at least 0"),
     ],
 )
 def test_impossible_shapes_are_refused_on_construction(fields, message, unchecked):

@@ -5,7 +5,6 @@
 * `gpt2`: Hugging Face's GPT-2.
 """
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 from flax import nnx
@@ -19,12 +18,6 @@ from jax_attn.interop.own_layers import require_names, require_own_layers
 Layout = Literal["lecture", "nanogpt", "gpt2"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_ENTRIES: dict[str, Callable[[nnx.Module], Entries]] = {
-    "lecture": lecture,
-    "nanogpt": nanogpt,
-    "gpt2": gpt2,
-}
-
 
 def entries_of(model: nnx.Module, layout: Layout) -> list[Entry | Buffer]:
     """All entries of a module.
@@ -32,9 +25,19 @@ def entries_of(model: nnx.Module, layout: Layout) -> list[Entry | Buffer]:
     InputError for a module or layout without names, and for layers and parameters of a user's own.
     """
     require_own_layers(model)
-    entries = list(_ENTRIES[require_layout(layout)](model))
+    entries = list(_named(model, require_layout(layout)))
     require_names(model, [e.param for e in entries if isinstance(e, Entry)], layout)
     return entries
+
+
+def _named(model: nnx.Module, layout: Layout) -> Entries:
+    match layout:
+        case "lecture":
+            return lecture(model)
+        case "nanogpt":
+            return nanogpt(model)
+        case "gpt2":
+            return gpt2(model)
 
 
 def require_layout(layout: str) -> Layout:

@@ -66,6 +66,17 @@ def _square_output_kept(entries: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+def _norms_swapped(entries: Callable[..., Any]) -> Callable[..., Any]:
+    other = {".ln_1.": ".ln_2.", ".ln_2.": ".ln_1."}
+
+    def made(*args: Any, **options: Any) -> Iterable[Any]:
+        for entry in entries(*args, **options):
+            found = next((part for part in other if part in entry.name), None)
+            yield replace(entry, name=entry.name.replace(found, other[found])) if found else entry
+
+    return made
+
+
 MUTANTS = [
     _mutant(
         "nanoGPT's square matrices as Conv1D",
@@ -103,17 +114,12 @@ MUTANTS = [
     _mutant(
         "their norms swapped",
         "ln_1 for ln_2",
-        edited(GPT, 'norm("ln_1", block.ln1)', 'norm("ln_1", block.ln2)'),
+        wrapped(GPT, _norms_swapped),
     ),
     _mutant(
         "minGPT's masks not written",
         "its class asks for them",
         edited(f"{GPT2}:nanogpt", "is_mingpt(model.config)", "False"),
-    ),
-    _mutant(
-        "head's bias left behind",
-        "written without it, as if there were none",
-        edited(f"{GPT2}:_held", "if model.lm_head.bias is not None:", "if False:"),
     ),
     _mutant(
         "masked scores not looked at",
@@ -162,9 +168,7 @@ MUTANTS = [
     _mutant(
         "the fields given count for more than the arrays",
         "another number of layers is taken as it is said",
-        edited(
-            f"{from_state_dict.__name__}:_require_agreement", "if value != told[name]:", "if False:"
-        ),
+        edited(f"{from_state_dict.__name__}:_require_agreement", "value != told[name]:", "False:"),
     ),
     _mutant(
         "GPT-2's activation in nanoGPT",
