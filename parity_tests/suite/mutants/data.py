@@ -111,16 +111,24 @@ MUTANTS = [
     _mutant(
         "ids in a byte",
         "a vocabulary of 300 wraps",
-        edited(f"{TOKENIZER}.encode", "ids.astype(self.dtype)", "ids.astype(np.uint8)"),
+        edited(f"{TOKENIZER}.encode", "astype(self.dtype)", "astype(np.uint8)"),
     ),
     _mutant(
         "unknown ids decoded",
         "as the last character",
-        edited(f"{TOKENIZER}.decode", "and not inside.all()", "and False"),
+        edited(
+            f"{TOKENIZER}.decode",
+            "require_inside(ids, self.vocab_size, errors)",
+            "np.ones(len(ids), bool)",
+        ),
     ),
     _mutant(
         "characters in another order",
         "ids from the last code point down",
-        edited(f"{TOKENIZER}.encode", "return ids", "return (self.vocab_size - 1 - ids)"),
+        edited(
+            f"{TOKENIZER}.encode",
+            "self._order[places]",
+            "(self.vocab_size - 1 - self._order[places])",
+        ),
     ),
 ]
