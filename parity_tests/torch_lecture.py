@@ -144,7 +144,7 @@ def saturated_softmax() -> Values:
 
 def corpus_and_tokens(corpus: Corpus) -> Values:
     """The notebook's own tokenizer, on the text."""
-    text = corpus.tokenizer.decode(corpus.tokens)
+    text = "".join(map(corpus.tokenizer.decode, (corpus.train, corpus.validation)))
     chars = sorted(set(text))
     stoi = {character: i for i, character in enumerate(chars)}
     data = torch.tensor([stoi[character] for character in text])

@@ -8,6 +8,9 @@ import numpy as np
 from jaxtyping import Integer
 
 from jax_attn.data import Tokenizer
+from jax_attn.data.mapped import release
+
+AT_ONCE = 1 << 20  # tokens that are counted
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,10 @@ class PerCharacter:
         """Of the tokens whose loss is taken, exactly these."""
         if tokenizer.unit == "character":
             return cls(None)
-        characters = tokenizer.count_characters(predicted)
+        characters = 0
+        for begin in range(0, len(predicted), AT_ONCE):
+            characters += tokenizer.count_characters(predicted[begin : begin + AT_ONCE])
+            release(predicted)
         return cls(len(predicted) / characters if characters else None)
 
     @classmethod
