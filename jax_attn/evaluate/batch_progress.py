@@ -30,6 +30,7 @@ class BatchProgress:
 
     def __enter__(self) -> BatchProgress:
         self._bar.start()
+        self._bar.console.show_cursor(True)  # Ctrl-C ends the process as it is
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,13 @@
 """`python -m jax_attn.lecture`: the lecture's demonstrations beside what the notebooks print."""
 
-import argparse
+import signal
 import sys
+
+if __name__ == "__main__":
+    # There is nothing to save: Ctrl-C ends it at once, whatever is being imported or compiled.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
 from itertools import zip_longest
 
 import jax

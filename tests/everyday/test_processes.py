@@ -194,6 +194,26 @@ def test_where_nothing_is_to_be_saved_a_signal_ends_at_once(moment, said):
     assert (child.returncode, child.stdout, child.stderr) == (130, f"Ctrl-C: {said}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        pytest.param("generate", ["RUN", "--tokens", "100000"], id="a sample"),
+        pytest.param("evaluate", ["RUN", "--data", "python-docs"], id="a loss"),
+        pytest.param("lecture", [], id="the lecture"),
+    ],
+)
+def test_what_saves_nothing_ends_at_once(command, given):
+    """In the middle of a compilation Python hears of no signal, and dies of it when it ends."""
+    code = (
+        "import runpy, signal, sys, time, jax_attn.compiling.backend as backend\n"
+        "backend.require_device = lambda: (signal.raise_signal(signal.SIGINT), print('went on'))\n"
+        f"sys.argv = ['', *{given}]\n"
+        f"runpy.run_module('jax_attn.{command}', run_name='__main__', alter_sys=True)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (child.returncode, child.stdout, child.stderr) == (-signal.SIGINT, "", "")
+
+
 # Whole processes.
 
 
