@@ -63,7 +63,7 @@ def checks(seed: int) -> Checks:
     yield from sample_checks(rng)
     for name, settings in (
         ("lecture GPT", GREEDY),
-        ("gpt2 GPT", {"temperature": 0.9, "top_p": 0.7}),
+        ("gpt2 GPT", {"temperature": 1.0, "top_p": 0.9}),
         ("a model without a cache", {"temperature": 1.0}),
     ):
         yield from ragged_checks(name, MODELS[name], settings, rng)
@@ -139,7 +139,7 @@ def port_tokens(pair: Pair, arrays: Any, added: int, key: Any, settings: dict[st
 
 def ragged_checks(name: str, pair: Pair, settings: dict[str, Any], rng: Any) -> Checks:
     """Three prompts, each with a key of its own: within the window, at its end, and past it."""
-    lengths, added = (2, WINDOW, WINDOW + 2), 5
+    lengths, added = (2, WINDOW, WINDOW + 2), 12
     keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), len(lengths))
     label = f"{name}, prompts of {lengths}, {', '.join(f'{k} {v:g}' for k, v in settings.items())}"
     while True:
