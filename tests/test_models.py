@@ -212,7 +212,7 @@ def test_presets_build_models_of_the_corpus_vocabulary(preset):
         ({"dropout_rate": 1.0}, "dropout_rate is 1.0; it must be less than 1"),
         ({"activation": "swish"}, "activation 'swish' is unknown"),
         ({"attention_scale": 0.0}, "attention_scale is 0.0; it must be greater than 0"),
-        ({"attention_scale": "1"}, "attention_scale is 1; it must be a number"),
+        ({"attention_scale": "1"}, "attention_scale is '1'; it must be a number"),
         ({"n_inner": -1}, "n_inner is -1; it must be at least 0"),
     ],
 )

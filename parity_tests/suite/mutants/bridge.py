@@ -124,7 +124,8 @@ MUTANTS = [
         edited(
             f"{ENTRIES}:norm",
             '(("weight", layer.scale), ("bias", layer.bias))',
-            '(("bias", layer.scale), ("weight", layer.bias))',
+            '(("weight", layer.scale if layer.bias is None else layer.bias),'
+            ' ("bias", None if layer.bias is None else layer.scale))',
         ),
     ),
     _mutant(
