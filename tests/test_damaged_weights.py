@@ -297,10 +297,10 @@ def test_memory_of_the_process_is_bounded(tmp_path):
 
     class Large:
         def __reduce__(self):
-            return bytearray, (20 << 30,)
+            return bytearray, (2 << 30,)
 
     torch.save({"model": {"w": torch.ones(2)}, "config": Large()}, tmp_path / "a.pt")
-    assert "memory" in outcome(tmp_path / "a.pt").lower()
+    assert "it would take more memory than a file of its size may" in outcome(tmp_path / "a.pt")
 
 
 def test_a_zip_of_something_else(tmp_path, in_process):

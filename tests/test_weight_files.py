@@ -268,6 +268,15 @@ def test_nanogpts_folder(tmp_path, in_process, place):
     assert open_source(tmp_path / "out/ckpt.pt").tokenizer.characters == LETTERS
 
 
+def test_model_args_that_are_not_those_of_the_weights(tmp_path, in_process):
+    path = tmp_path / "ckpt.pt"
+    nanogpt_checkpoint(path, gpt2(activation="gelu"))
+    with pytest.raises(
+        ja.InputError, match=r"qkv_bias is given as False, but the arrays have True"
+    ):
+        ja.load_model(path)
+
+
 def test_meta_pickles_keep_the_order_of_their_ids(tmp_path):
     write_meta(tmp_path / "meta.pkl", ja.CharTokenizer(LETTERS))
     tokenizer = read_meta(tmp_path / "meta.pkl")

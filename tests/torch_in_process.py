@@ -14,6 +14,8 @@ def run(task, source, target, *, reading):
         {"read": torch_ref.files.read, "write": torch_ref.files.write}[task](source, target)
     except torch_ref.files.NoStateDict as error:
         raise InputError(f"{shown(reading)}: {error}") from error
+    except MemoryError as error:  # of a size that nothing bounds here
+        raise InputError(f"{shown(reading)}: memory") from error
 
 
 @contextlib.contextmanager

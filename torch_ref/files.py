@@ -65,7 +65,7 @@ def _loaded(path: Path) -> Any:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
@@ -75,7 +75,10 @@ def _loaded(path: Path) -> Any:
             f"it holds {refused[1]}, which would be run to be loaded, beside weights or in their "
             f"place; {REMEDY}"
         ) from error
-    except Exception as error:  # torch raises of every kind for what it did not write
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise MemoryError from error
+        # torch raises of every kind for what it did not write
         raise NoStateDict(f"no whole file of torch.save ({_first_line(error)})") from error
 
 
