@@ -2,7 +2,7 @@
 
 import json
 import sys
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -161,7 +161,11 @@ def test_the_ids_of_a_text_are_the_same_wherever_it_is_cut(tokenizer, text, plac
 
 @pytest.mark.usefixtures("small_fragments")
 def test_a_long_text_is_cut_and_one_without_words_is_not():
-    assert len(list(fragments.fragments([TEXT]))) > 20
+    pieces = list(fragments.fragments([TEXT]))
+    assert len(pieces) > 20
+    gpt2 = pre_tokenizers.ByteLevel(False)
+    words = [[word for word, _ in gpt2.pre_tokenize_str(text)] for text in pieces]
+    assert list(chain(*words)) == [word for word, _ in gpt2.pre_tokenize_str(TEXT)]
     assert len(list(fragments.fragments(["a" * 999, "b" * 999]))) == 1
     whole = KINDS["BPE of a whole text"]
     assert len(list(fragments.fragments([TEXT], whole._is_safe))) == 1
@@ -202,8 +206,7 @@ def test_the_same_text_makes_the_same_ids_however_it_is_read():
     assert BPE.end_of_text == 329
     assert BPE.decode([329]) == END
     assert BPE.count_characters(np.array([329, *BPE.encode("é")])) == 1
-    few = make_tokenizer("bpe:50257", lambda: [TEXT])
-    assert few.vocab_size < 800  # as many as the text has pairs for
+    assert make_tokenizer("bpe:50257", lambda: ["xy xy z"]).vocab_size == 258  # xy occurs twice
     assert BPE.decode(BPE.encode("\x00 ~ 漢字 \U0001f9ff")) == "\x00 ~ 漢字 \U0001f9ff"
 
 
@@ -238,6 +241,14 @@ def test_ids_that_stand_for_nothing():
     with pytest.raises(InputError, match=r"ids outside \[0, 256\): \[256\]"):
         ByteTokenizer().decode([256])
     assert ByteTokenizer().decode([65, 256, 0xC3], "replace") == "A\ufffd\ufffd"
+
+
+def test_a_token_of_two_ids():
+    record = KINDS["Unigram"].record()
+    vocab = [["<unk>", 0.0], ["▁a", -1.0], ["▁a", -2.0]]
+    twice = tokenizer_of(record | {"added_tokens": [], "model": record["model"] | {"vocab": vocab}})
+    assert twice.known.tolist() == [True] * 3
+    assert twice.decode([1, 2]) == "a a"
 
 
 def test_nothing_is_added_to_a_text_or_cut_off():
