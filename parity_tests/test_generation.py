@@ -138,8 +138,8 @@ def port_tokens(pair: Pair, arrays: Any, added: int, key: Any, settings: dict[st
 
 
 def ragged_checks(name: str, pair: Pair, settings: dict[str, Any], rng: Any) -> Checks:
-    """Three prompts, each with a key of its own: within the window, at its end, and past it."""
-    lengths, added = (2, WINDOW, WINDOW + 2), 12
+    """Prompts with a key each: of one token, within the window, at its end, and past it."""
+    lengths, added = (1, 2, WINDOW, WINDOW + 2), 8
     keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), len(lengths))
     label = f"{name}, prompts of {lengths}, {', '.join(f'{k} {v:g}' for k, v in settings.items())}"
     while True:
