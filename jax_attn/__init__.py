@@ -4,7 +4,7 @@ from jax_attn.garbage_collector import collector_paused
 
 with collector_paused():
     from jax_attn.config import GPTConfig, OptimizerConfig, TrainConfig
-    from jax_attn.data import CharTokenizer, Corpus, load_corpus
+    from jax_attn.data import CharTokenizer, Corpus, load_corpus, load_tokenizer, make_tokenizer
     from jax_attn.errors import InputError
     from jax_attn.evaluate import evaluate
     from jax_attn.generate import generate
@@ -76,7 +76,9 @@ __all__ = [
     "load_model",
     "load_safetensors",
     "load_state_dict",
+    "load_tokenizer",
     "make_optimizer",
+    "make_tokenizer",
     "model_of",
     "next_token_loss",
     "resume",
