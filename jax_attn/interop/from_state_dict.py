@@ -150,7 +150,8 @@ def gpt_config_of(arrays: Arrays, layout: Layout, given: Mapping[str, Any]) -> G
     elif "n_head" not in given:
         raise InputError(
             "n_head, the number of heads, cannot be told from the arrays: give it, as n_head=12 "
-            "(nanoGPT keeps it in model_args, Hugging Face in config.json)"
+            "or --n-head 12, of train.py --model.n-head 12 (nanoGPT keeps it in model_args, "
+            "Hugging Face in config.json)"
         )
     if given.get("n_inner") == 4 * n_embd:
         given = {**given, "n_inner": 0}
