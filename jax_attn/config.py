@@ -159,7 +159,7 @@ class GPTShape:
     norm_bias: bool = True  # bias of the layer norms
     attention_scale: float | None = None  # multiplies the scores; None = head_size**-0.5
     n_inner: int = 0  # channels inside the feed-forward; 0 = 4 * n_embd
-    vocab_size: int = 0  # ids the model knows; 0 = as many as the corpus has symbols
+    vocab_size: int = 0  # ids the model knows; 0 = as many as the tokenizer has
 
     def __post_init__(self) -> None:
         require(self, COUNT, "vocab_size")

@@ -43,7 +43,7 @@ PICTURE_TOKENS = 32
 
 def describe(model: LanguageModel) -> str:
     if isinstance(model, BigramLanguageModel):
-        return f"bigram table of {model.token_embedding_table.num_embeddings} symbols"
+        return f"bigram table of {model.token_embedding_table.num_embeddings} ids"
     if isinstance(model, GPT):
         c = model.config
         shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"

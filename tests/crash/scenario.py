@@ -45,7 +45,7 @@ class Scenario:
             f"mini --data {text} --out {run} --steps {self.steps} --eval-every {self.eval_every} "
             f"--checkpoint-every {self.checkpoint_every} --batch-size 4 --block-size 16 "
             "--model.n-layer 1 --model.n-head 2 --model.n-embd 8 --model.dropout-rate 0.2 "
-            "--optimizer.warmup-steps 5 --sample-tokens 20 --tokens {self.tokens}"
+            f"--optimizer.warmup-steps 5 --sample-tokens 20 --tokens {self.tokens}"
         )
         return settings.split()
 
