@@ -308,7 +308,7 @@ def test_runs_of_one_second_never_collide(made, tmp_path, monkeypatch):
 
     def create(_):
         together.wait()
-        return session._create("bigram", config, corpus).path
+        return session._create("bigram", config, corpus, None).path
 
     with ThreadPoolExecutor(8) as threads:
         paths = set(threads.map(create, range(8)))
