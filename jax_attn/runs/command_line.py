@@ -120,6 +120,8 @@ def _not_with_resume(word: str) -> str:
     flag = word.partition("=")[0].replace("_", "-")
     if flag == "--out":
         why = ": a run goes on in its own folder"
+    elif flag == "--init":
+        why = ": a run goes on from its own checkpoint"
     elif word in PRESETS or flag.removeprefix("--no-").removeprefix("--") in _settings():
         why = ": its settings stay what config.json says, so that all of it is one run"
     else:

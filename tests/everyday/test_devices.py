@@ -99,10 +99,11 @@ def test_no_device_in_a_process_of_its_own(made, tmp_path):
 def test_what_jax_remarks_where_it_begins_all_the_same_is_passed_on(
     call, made, monkeypatch, caplog
 ):
-    devices = jax.devices()
+    devices, remarks = jax.devices(), ["a GPU may be present"]  # made once, when it starts
 
     def find(*_):
-        jax._src.xla_bridge.logger.warning("a GPU may be present")
+        while remarks:
+            jax._src.xla_bridge.logger.warning(remarks.pop())
         return devices
 
     monkeypatch.setattr(jax, "devices", find)

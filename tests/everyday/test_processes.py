@@ -46,7 +46,7 @@ def settled(tmp_path, monkeypatch):
 def drawn(folder):
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "train_loss": 4.0}) + "\n")
     with Painter() as painter:
-        painter.draw("loss", folder / "metrics.jsonl", path=folder / "loss.png")
+        painter.draw("loss", folder / "metrics.jsonl", "character", path=folder / "loss.png")
         return painter.wait()["loss.png"]
 
 

@@ -131,6 +131,8 @@ NOT_TAKEN = [
     ("two, of which one is taken", ["--steps", 8, "--seed", 1], "--seed", KEPT),
     ("a preset", ["bigram"], "'bigram'", KEPT),
     ("a folder", ["--out", "x"], "--out", "a run goes on in its own folder"),
+    ("somebody's weights", ["--init", "gpt2"], "--init", "a run goes on from its own checkpoint"),
+    ("tokens of another kind", ["--tokens", "bytes"], "--tokens", KEPT),
     ("half a flag", ["--step", 8], "--step", None),
     ("a second run", ["more"], "'more'", None),
     ("a flag that is none", ["-x"], "'-x'", None),
@@ -145,7 +147,7 @@ def test_what_a_run_that_goes_on_does_not_take(call, tmp_path, words, named, why
     resume = ["--resume", tmp_path]
     line = one_line(call(train.main, *(resume + words if first else words + resume)))
     because = f": {why}" if why else ""
-    taken = "--steps, --schedule-steps, --data and --debug-nans"
+    taken = "--steps, --schedule-steps, --data, --validation and --debug-nans"
     assert line == f"train.py: error: --resume RUN takes no {named}{because}; it takes {taken}"
 
 
