@@ -226,7 +226,7 @@ RNGS, PROMPT, KEY = nnx.Rngs(0), jnp.zeros((1, 1), jnp.int32), jax.random.key(0)
         pytest.param(lambda: sampled(None), "got NoneType", id="no key"),
         pytest.param(lambda: sampled(RNGS), "got Rngs", id="rngs as key"),
         pytest.param(lambda: sampled(jax.random.split(KEY)), "of the shape", id="two keys"),
-        pytest.param(lambda: ja.load_model(None), "path of a run", id="no source"),
+        pytest.param(lambda: ja.load_model(None), "must be a path, that of a run", id="no source"),
         pytest.param(lambda: ja.load_model(b"runs"), "got bytes", id="a source of bytes"),
     ],
 )
