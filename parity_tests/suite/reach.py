@@ -1,6 +1,7 @@
 """Which functions of the port a check runs: a bug elsewhere cannot change what it finds."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +29,14 @@ def recorded() -> Iterator[set[str]]:
     reached: set[str] = set()
     recording.append(reached)
     sys.setprofile(_note)
+    threading.setprofile(_note)  # of threads that begin meanwhile
     try:
         yield reached
     finally:
         recording.pop()
         if not recording:
             sys.setprofile(None)
+            threading.setprofile(None)
 
 
 def _note(frame: FrameType, event: str, _: Any) -> None:
