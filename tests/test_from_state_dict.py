@@ -13,14 +13,12 @@ from flax import nnx
 import jax_attn as ja
 import jax_attn.models.gpt
 from jax_attn.interop import LAYOUTS, layout_of, load_state_dict, model_of, to_state_dict
-from jax_attn.interop.own_code import require_own_code
 from tests.small_models import filled
 
 SHAPE = {"vocab_size": 11, "block_size": 8, "n_layer": 2, "n_head": 3, "n_embd": 15}
 GPT2 = {"activation": "gelu_tanh", "qkv_bias": True, "tie_embeddings": True, "head_bias": False}
 TABLE = "token_embedding_table.weight"
 NANOGPT = GPT2 | {"activation": "gelu"}
-BARE = NANOGPT | {"qkv_bias": False, "linear_bias": False, "norm_bias": False}
 HEADS = {"n_head": 3}
 IDS = jax.device_put(np.zeros((1, 2), np.int32))
 
@@ -205,39 +203,3 @@ def test_load_state_dict_says_whose_the_weights_are():
         with pytest.raises(ja.InputError, match=f"weights of layout 'nanogpt', not '{layout}'"):
             load_state_dict(gpt(**NANOGPT), given, layout)
     assert layout_of(given) == "nanogpt"
-
-
-MINGPT = GPT2 | {"tie_embeddings": False}
-
-
-@pytest.mark.parametrize(
-    ("layout", "fields", "message"),
-    [
-        ("lecture", {}, None),
-        ("lecture", {"attention_scale": 15**-0.5}, None),
-        ("lecture", {"attention_scale": 0.3}, "the lecture's gpt.py has attention_scale None"),
-        ("lecture", {"activation": "gelu"}, "has activation relu and cannot be told the gelu"),
-        ("lecture", {"qkv_bias": True}, "has qkv_bias False and cannot be told the True"),
-        ("lecture", {"n_inner": 7}, "has n_inner 0 and cannot be told the 7"),
-        ("nanogpt", NANOGPT, None),
-        ("nanogpt", BARE, None),
-        ("nanogpt", MINGPT, None),
-        ("nanogpt", GPT2, "nanoGPT has activation gelu and cannot be told the gelu_tanh"),
-        ("nanogpt", MINGPT | {"activation": "gelu"}, "minGPT has activation gelu_tanh"),
-        ("nanogpt", BARE | {"tie_embeddings": False}, "nanoGPT has tie_embeddings True"),
-        ("nanogpt", NANOGPT | {"norm_bias": False}, "nanoGPT has norm_bias True"),
-        ("nanogpt", NANOGPT | {"attention_scale": 1.0}, "nanoGPT has attention_scale None"),
-        ("nanogpt", NANOGPT | {"layer_norm_epsilon": 1e-6}, "nanoGPT has layer_norm_epsilon 1e-05"),
-        ("gpt2", GPT2, None),
-        ("gpt2", GPT2 | {"attention_scale": 1.0, "n_inner": 7, "activation": "relu"}, None),
-        ("gpt2", BARE, "GPT-2 has linear_bias True"),
-        ("gpt2", GPT2 | {"head_bias": True}, "GPT-2 has head_bias False"),
-    ],
-)
-def test_weights_that_would_be_another_function_there(layout, fields, message):
-    config = ja.GPTConfig(**(SHAPE | fields))
-    if message is None:
-        require_own_code(config, layout)
-        return
-    with pytest.raises(ja.InputError, match=re.escape(message)):
-        require_own_code(config, layout)
