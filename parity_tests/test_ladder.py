@@ -59,7 +59,7 @@ def test_page_and_json_hold_every_rung(tmp_path):
     ("arguments", "message"),
     [
         (["--rungs", "nonsense"], "no such rung: nonsense; there are bridge, layouts, data"),
-        (["--seeds", "0"], "--seeds is 0; it must be at least 1"),
+        (["--seeds", "0"], "--seeds is 0; it must be greater than 0"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments, message):
