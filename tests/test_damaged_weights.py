@@ -292,6 +292,16 @@ def test_bits_and_cuts_of_torch_files(tmp_path, in_process, data):
     outcome(tmp_path / "a.pt")
 
 
+def test_a_name_that_says_it_is_long(tmp_path, in_process):
+    state_dict = torch_ref.BigramLanguageModel(3).state_dict()
+    torch.save(state_dict, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "a.pt").read_bytes()
+    length, name = b"\x1c\0\0\0", b"token_embedding_table.weight"
+    assert length + name in content
+    (tmp_path / "a.pt").write_bytes(content.replace(length + name, b"\x1c\0\0\x30" + name))
+    assert "no whole file of torch.save" in outcome(tmp_path / "a.pt")
+
+
 def test_memory_of_the_process_is_bounded(tmp_path):
     """A bytearray is none of the classes that are refused, but as large as it says."""
 

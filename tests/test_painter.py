@@ -17,14 +17,14 @@ def metrics(tmp_path):
 
 def test_a_picture_is_there_after_waiting(metrics, tmp_path):
     with Painter() as painter:
-        painter.draw("loss", metrics, path=tmp_path / "loss.png")
+        painter.draw("loss", metrics, "character", path=tmp_path / "loss.png")
         assert painter.wait() == {"loss.png": ""}
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_why_a_picture_is_not_drawn(metrics, tmp_path):
     with Painter() as painter:
-        painter.draw("loss", metrics, path=tmp_path / "no such folder" / "loss.png")
+        painter.draw("loss", metrics, "character", path=tmp_path / "no such folder" / "loss.png")
         assert painter.wait() == {"loss.png": "No such file or directory"}
 
 
@@ -32,7 +32,7 @@ def test_a_process_that_is_gone_is_said_to_be(metrics, tmp_path):
     with Painter() as painter:
         painter._process.kill()
         painter._process.wait()
-        painter.draw("loss", metrics, path=tmp_path / "loss.png")
+        painter.draw("loss", metrics, "character", path=tmp_path / "loss.png")
         assert painter.wait() == {
             "loss.png": "the process that draws pictures ended before its time"
         }

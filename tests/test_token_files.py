@@ -294,6 +294,15 @@ def test_a_part_of_a_map_is_read_where_it_is(tmp_path):
     np.testing.assert_array_equal(Windows(part[5:]).at(starts, 2), [[15, 16], [22, 23]])
 
 
+def test_a_file_that_was_cut_short_is_said_to_be(tmp_path):
+    np.arange(100, dtype=np.uint16).tofile(tmp_path / "tokens.bin")
+    windows = Windows(np.memmap(tmp_path / "tokens.bin", np.uint16, mode="r"))
+    os.truncate(tmp_path / "tokens.bin", 101)
+    np.testing.assert_array_equal(windows.at(np.array([40]), 10), [np.arange(40, 50)])
+    with pytest.raises(ja.InputError, match=r"tokens.bin has been cut short; remove its folder"):
+        windows.at(np.array([0, 45]), 10)
+
+
 def test_places_beyond_2_to_the_32_are_drawn_and_read(tmp_path):
     """Of a file of eight billion tokens that is nearly all a hole."""
     n = 1 << 33

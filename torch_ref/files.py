@@ -8,6 +8,7 @@ it is plain: a folder with `tensors.safetensors` and `record.json`, which says
 * `aliases`: names of tensors that are others' over again, as a tied output matrix is.
 """
 
+import io
 import json
 import pickle
 import re
@@ -63,8 +64,10 @@ def write(folder: Path, path: Path) -> None:
 def _loaded(path: Path) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
+    # A name may say that it is gigabytes long: a file would be asked for them, bytes have an end.
+    source = path if zipped else io.BytesIO(path.read_bytes())
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
     except (OSError, MemoryError):
         raise
     except pickle.UnpicklingError as error:

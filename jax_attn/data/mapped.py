@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_attn.errors import InputError
+
 AT_ONCE = 32  # windows, each of which may bring up to 2 MB of a map into memory
 
 
@@ -42,12 +44,16 @@ class Windows:
             weakref.finalize(self, os.close, self._file)
 
     def at(self, starts: NDArray[np.integer], length: int) -> NDArray[np.integer]:
-        """[N length] From each of N places on."""
+        """[N length] From each of N places on. InputError where the file has ended before."""
         found: Any = np.empty((len(starts), length), self._tokens.dtype)
         if self._file is not None:
             width, begin = found.dtype.itemsize, self._tokens.offset
             for row, start in zip(found, starts.tolist(), strict=True):
-                os.preadv(self._file, [row], begin + start * width)
+                if os.preadv(self._file, [row], begin + start * width) < row.nbytes:
+                    raise InputError(
+                        f"{self._tokens.filename} has been cut short; remove its folder, and it is "
+                        "made again"
+                    )
             return found
         for begin in range(0, len(starts), AT_ONCE):
             some = slice(begin, begin + AT_ONCE)
