@@ -1,0 +1,43 @@
+"""What kind of model a port is. Frameworks that nobody has imported are not imported to ask."""
+
+import functools
+import sys
+from typing import Any, Literal
+
+import torch
+from flax import nnx
+
+Kind = Literal["torch", "nnx", "linen", "equinox", "function"]
+
+
+def kind_of(model: Any) -> Kind:
+    """TypeError, with what to give instead, for what is none of them."""
+    if isinstance(model, torch.nn.Module):
+        return "torch"
+    if isinstance(model, nnx.Module):
+        return "nnx"
+    if _is_one_of(model, "flax.linen", "Module"):
+        if model.scope is None:
+            raise TypeError(
+                f"{type(model).__name__} is a Linen module without its variables: give "
+                "module.bind(variables)"
+            )
+        return "linen"
+    if _is_one_of(model, "equinox", "Module"):
+        return "equinox"
+    if callable(model):
+        return "function"
+    raise TypeError(
+        f"a {type(model).__name__} is no model: give a torch module, an NNX, bound Linen or Equinox "
+        "module, or a function, whose parameters functools.partial(function, parameters) binds"
+    )
+
+
+def is_partial(model: Any) -> bool:
+    """Whether it is a function with parameters: functools' partial, or jax.tree_util's."""
+    return isinstance(model, functools.partial)
+
+
+def _is_one_of(model: Any, package: str, name: str) -> bool:
+    loaded = sys.modules.get(package)
+    return loaded is not None and isinstance(model, getattr(loaded, name, ()))
