@@ -31,7 +31,9 @@ from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
 from parity_tests.harness.pairing import Twin
 from parity_tests.harness.probe import probe
+from parity_tests.harness.taps import layers, tap
 from parity_tests.harness.trace import trace
+from parity_tests.harness.variables import parameters, variables, with_variables
 
 __all__ = [
     "BUDGETS",
@@ -48,7 +50,12 @@ __all__ = [
     "assert_parity",
     "bit_identical_after_rounding",
     "compare",
+    "layers",
     "locate",
+    "parameters",
     "probe",
+    "tap",
     "trace",
+    "variables",
+    "with_variables",
 ]

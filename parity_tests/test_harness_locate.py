@@ -78,7 +78,8 @@ def test_a_forward_bug_in_the_middle_is_named() -> None:
     first = location.first
     assert first is not None
     assert (first.direction, first.mode, first.port) == ("forward", "isolated", "blocks.1.gate")
-    assert location.verdict == f"first guilty layer: {first}"
+    assert location.verdict == f"first guilty layer: {first}; not compared: 1 (see below)"
+    assert location.not_compared == ("without a twin in the reference's names: activation",)
     assert str(first).startswith("blocks.1.gate (forward, isolated): ratio ")
     assert first.report.ratio > 1e9
     assert location.cascaded_failures[0].label == "blocks.1.gate"
@@ -185,7 +186,10 @@ def test_another_number_of_arrays_is_no_fault() -> None:
 
     location = _located(TwoArrayGate, plant)
     assert location.ok
-    assert {c.mode for c in location.checks if c.label == "blocks.1.gate"} == {"cascaded"}
+    assert {c.mode for c in location.checks if c.label == "blocks.1.gate"} == {
+        "cascaded",
+        "isolated",
+    }
 
 
 def test_float32_inaccuracy_is_named_against_a_float64_copy() -> None:
@@ -238,9 +242,9 @@ def test_names_that_pair_nothing_are_refused() -> None:
     ref = reference()
     with jax.enable_x64(True):
         port = BRIDGE.to_port(ref, Net(jnp.float64))
-    with pytest.raises(ValueError, match="no layer that the reference calls matches trunk"):
+    with pytest.raises(ValueError, match="no layer of the reference matches trunk"):
         locate(ref, port, example_input(), {**NAMES, "trunk": "stem"})
-    with pytest.raises(ValueError, match="call 1 of stem in the reference has no twin: the port"):
+    with pytest.raises(ValueError, match="stem -> trunk: the port has no layer of that name"):
         locate(ref, port, example_input(), {**NAMES, "stem": "trunk"})
 
 

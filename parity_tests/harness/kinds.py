@@ -23,19 +23,23 @@ def kind_of(model: Any) -> Kind:
                 "module.bind(variables)"
             )
         return "linen"
-    if _is_one_of(model, "equinox", "Module"):
+    if is_equinox(model):
         return "equinox"
     if callable(model):
         return "function"
     raise TypeError(
-        f"a {type(model).__name__} is no model: give a torch module, an NNX, bound Linen or Equinox "
-        "module, or a function, whose parameters functools.partial(function, parameters) binds"
+        f"a {type(model).__name__} is no model: give a torch, NNX, bound Linen or Equinox module, "
+        "or a function, whose parameters functools.partial(function, parameters) binds"
     )
 
 
 def is_partial(model: Any) -> bool:
     """Whether it is a function with parameters: functools' partial, or jax.tree_util's."""
     return isinstance(model, functools.partial)
+
+
+def is_equinox(model: Any) -> bool:
+    return _is_one_of(model, "equinox", "Module")
 
 
 def _is_one_of(model: Any, package: str, name: str) -> bool:

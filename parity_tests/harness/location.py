@@ -19,6 +19,7 @@ class Check:
     direction: Direction
     mode: Mode
     report: Report
+    doubt: str = ""  # why a difference in isolation is no proof against this layer
 
     @property
     def ok(self) -> bool:
@@ -33,20 +34,37 @@ class Location:
     """Checks in the order of execution: of the forward pass, then of the backward pass."""
 
     checks: tuple[Check, ...]
+    not_compared: tuple[str, ...] = ()  # a sentence for each, with the reason
 
     @property
     def ok(self) -> bool:
-        return all(check.ok for check in self.checks)
+        """Whether the models as a whole are the same function, forward and backward.
+
+        A layer inside may differ all the same: see `inside`.
+        """
+        return all(check.ok for check in self.checks if not check.name)
+
+    @property
+    def outcome(self) -> Literal["same", "differs", "not comparable"]:
+        """ "not comparable": the models differ, and no layer could be held against its twin."""
+        if self.ok:
+            return "same"
+        alone = [c for c in self.checks if c.name and c.mode == "isolated" and not c.doubt]
+        named = [c for c in self.checks if c.name]
+        return "differs" if alone or not named else "not comparable"
 
     @property
     def guilty(self) -> tuple[Check, ...]:
         """Layers that differ on the reference's own input while every tapped layer inside agrees.
 
-        Those that differ in the forward pass come first; a backward pass is held against a layer
-        only where the forward pass of it and of all inside is right.
+        And while all that they are inside of differs too: what a layer does in another way than the
+        reference's, with the same effect on what contains it, is a layout and no fault. Nor is a
+        layer guilty whose output in the run of the whole is right, or of which it is not known that
+        it was given the same. Those that differ in the forward pass come first; a backward pass is
+        held against a layer only where the forward pass of it and of all inside is right.
         """
-        forward = self._failing("isolated", "forward")
-        backward = self._failing("isolated", "backward")
+        forward = self._held_against("forward")
+        backward = self._held_against("backward")
         wrong_forward = {check.name for check in forward}
         wrong = wrong_forward | {check.name for check in backward}
         return (
@@ -57,6 +75,13 @@ class Location:
                 if c.name not in wrong_forward and not _any_inside(c.name, wrong)
             ),
         )
+
+    @property
+    def inside(self) -> tuple[Check, ...]:
+        """Of models that are the same as a whole, the layers that are not: layouts, most likely."""
+        if not self.ok:
+            return ()
+        return self._failing("isolated", "forward") + self._failing("isolated", "backward")
 
     @property
     def first(self) -> Check | None:
@@ -72,19 +97,29 @@ class Location:
     def verdict(self) -> str:
         """One line: the first guilty layer, and how far it is beyond the budget."""
         if self.ok:
-            worst = max(self.checks, key=lambda check: check.report.ratio)
-            return f"no layer differs ({len(self.checks)} checks); the nearest is {worst}"
-        if self.guilty:
-            return f"first guilty layer: {self.guilty[0]}"
-        return f"no layer is guilty on its own; first difference: {self.first}"
+            worst = max((c for c in self.checks if c.ok), key=lambda check: check.report.ratio)
+            text = f"no layer differs ({len(self.checks)} checks); the nearest is {worst}"
+            if self.inside:
+                labels = ", ".join(dict.fromkeys(check.label for check in self.inside))
+                text = f"the same function, though it differs inside, at {labels}; {worst}"
+        elif self.guilty:
+            text = f"first guilty layer: {self.guilty[0]}"
+        else:
+            text = f"no layer is guilty on its own; first difference: {self.first}"
+        if self.not_compared:
+            text += f"; not compared: {len(self.not_compared)} (see below)"
+        return text
 
     def __str__(self) -> str:
         lines = [self.verdict]
         if self.first is not None:
-            lines.append(f"  {self.first.report.worst}")
+            lines += [f"  {tensor}" for tensor in self.first.report.failures[:3]]
         lines += [f"  also guilty: {check}" for check in self.guilty[1:]]
         if self.cascaded_failures:
             lines.append(f"  first difference of a whole run: {self.cascaded_failures[0]}")
+        if self.not_compared:
+            lines.append("  not compared:")
+            lines += [f"    {sentence}" for sentence in self.not_compared]
         return "\n".join([*lines, self.table()])
 
     def table(self) -> str:
@@ -118,7 +153,28 @@ class Location:
             c for c in self.checks if not c.ok and c.mode == mode and c.direction == direction
         )
 
+    def _held_against(self, direction: Direction) -> list[Check]:
+        """Failures in isolation that are proof: see `guilty`."""
+        isolated = [c for c in self.checks if c.mode == "isolated" and c.direction == direction]
+        right = {c.name for c in isolated} - {c.name for c in isolated if not c.ok}
+        right_in_the_whole = {
+            c.label
+            for c in self.checks
+            if c.mode == "cascaded" and c.direction == direction == "forward" and c.ok
+        }
+        return [
+            check
+            for check in isolated
+            if not check.ok
+            and not check.doubt
+            and check.label not in right_in_the_whole
+            and not any(_inside(check.name, name) for name in right)
+        ]
+
 
 def _any_inside(name: str, others: set[str]) -> bool:
-    prefix = f"{name}." if name else ""
-    return any(other != name and other.startswith(prefix) for other in others)
+    return any(_inside(other, name) for other in others)
+
+
+def _inside(name: str, outer: str) -> bool:
+    return name != outer and name.startswith(f"{outer}." if outer else "")

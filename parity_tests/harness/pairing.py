@@ -1,105 +1,164 @@
 """Which layer of the port stands for which of the reference, call by call."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parity_tests.harness.patterns import Pattern
-from parity_tests.harness.trace import ROOT, Call
-from parity_tests.harness.trees import with_arrays
+from parity_tests.harness.record import ROOT, Call, Record
 
 
 @dataclass(frozen=True)
 class Twin:
-    """The port's layer of this name; `axes` take the reference's activations to its layout.
+    """The port's layer of this name, and how its calls correspond to the reference's.
 
-    `Twin("conv{i}", (0, 2, 3, 1))` for channels first against channels last. Arrays of another rank
-    are left alone.
+    `axes` take the reference's activations to the port's layout: `Twin("conv{i}", (0, 2, 3, 1))`
+    for channels first against channels last. Arrays of another rank are left alone.
+
+    `inputs` makes the port's arguments of the reference's, where they are others: it is called as
+    the reference's layer is, with arrays of JAX, and returns a tuple of arguments, or (tuple, dict
+    of keywords): `inputs=lambda x, mask: (x, mask == 0)`. `axes` are for results then.
+
+    `output` makes the reference's result of the port's: an index, a key, or a function:
+    `output=0` where only the port returns its weights too.
+
+    `call` is for one layer of the port that runs several times, as in nnx.scan, for several of the
+    reference's: which call, from 0, a number or a place of the name: `Twin("blocks", call="{i}")`.
     """
 
     port: str
     axes: Sequence[int] | None = None
+    inputs: Callable[..., Any] | None = None
+    output: int | str | Callable[[Any], Any] | None = None
+    call: int | str | None = None
 
-    def to_port(self, array: NDArray[Any]) -> NDArray[Any]:
-        return self._permuted(array, self.axes)
+    def to_port(self, array: Any) -> Any:
+        return _permuted(array, self.axes)
 
-    def to_reference(self, array: NDArray[Any]) -> NDArray[Any]:
-        return self._permuted(array, None if self.axes is None else np.argsort(self.axes))
+    def to_reference(self, array: Any) -> Any:
+        return _permuted(array, None if self.axes is None else np.argsort(self.axes))
 
-    def _permuted(self, array: NDArray[Any], axes: Any) -> NDArray[Any]:
-        return array if axes is None or array.ndim != len(axes) else array.transpose(axes)
+    def chosen(self, output: Any) -> Any:
+        """The port's result in the reference's form, but for `axes`."""
+        return choose(output, self.output)
+
+    def filled(self, places: Mapping[str, str]) -> "Twin":
+        call = self.call
+        if isinstance(call, str):
+            call = int(Pattern(call).fill(places))
+        return replace(self, port=Pattern(self.port).fill(places), call=call)
+
+
+def choose(output: Any, which: int | str | Callable[[Any], Any] | None) -> Any:
+    """A part of a result by position, key or attribute, or a function of it; None: all of it."""
+    if which is None:
+        return output
+    if callable(which):
+        return which(output)
+    if isinstance(which, str) and not isinstance(output, Mapping):
+        return getattr(output, which)
+    return output[which]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A call of a layer of the reference, the call of its twin, and when in its run each ended."""
+    """A call of a layer of the reference and the call of its twin."""
 
     call: Call
-    position: int
     twin: Twin
     port_call: Call
-    port_position: int
 
     @property
     def label(self) -> str:
-        return (self.call.name or ROOT) + (f"#{self.call.count + 1}" if self.call.count else "")
-
-    @property
-    def arguments(self) -> tuple[tuple, dict[str, Any]]:
-        return self.call.args, self.call.kwargs
-
-    @property
-    def replayable(self) -> bool:
-        """Whether both take the same number of arrays, so that one's can be given to the other."""
-        return len(self.call.inputs) == len(self.port_call.inputs)
-
-    @property
-    def port_arguments(self) -> tuple[tuple, dict[str, Any]]:
-        """The port's own call with the reference's arrays in it."""
-        arrays = [self.twin.to_port(x) for x in self.call.inputs]
-        return with_arrays((self.port_call.args, self.port_call.kwargs), arrays)
+        return self.call.label
 
 
-def pair_calls(
-    ref_calls: list[Call], port_calls: list[Call], twins: Mapping[str, Twin]
-) -> list[Pair]:
-    """In the reference's order; for each of its layers the first name that matches counts.
+@dataclass(frozen=True)
+class Pairing:
+    """Pairs in the reference's order, and a sentence for each layer that has no part in one."""
 
-    ValueError for a name that matches no call, and for a layer called more often on one side.
+    pairs: tuple[Pair, ...]
+    not_paired: tuple[str, ...]
+
+
+def pair_calls(ref: Record, port: Record, twins: Mapping[str, Twin], known: set[str]) -> Pairing:
+    """For each layer of the reference the first name that matches counts.
+
+    `known` are the port's layers. ValueError for a name that matches nothing on its side.
     """
-    positions = {(call.name, call.count): i for i, call in enumerate(port_calls)}
-    pairs, used = [], set()
-    for i, call in enumerate(ref_calls):
-        name, twin = _twin_of(call.name, twins)
+    ref_calls, port_calls = _by_name(ref), _by_name(port)
+    pairs, used, met, sentences = [], set(), set(), []
+    unnamed = []
+    for name, calls in ref_calls.items():
+        text, twin = _twin_of(name, twins)
         if twin is None:
+            unnamed.append(name)
             continue
-        used.add(name)
-        j = positions.pop((twin.port, call.count), None)
-        if j is None:
-            raise ValueError(
-                f"call {call.count + 1} of {call.name or ROOT} in the reference has no twin: "
-                f"the port calls {twin.port or ROOT} less often, or never"
+        used.add(text)
+        met.add(twin.port)
+        others = port_calls.get(twin.port, [])
+        if twin.call is not None:
+            others = others[twin.call : twin.call + 1]
+        if not others and twin.port not in known | port_calls.keys():
+            raise ValueError(f"{name or ROOT} -> {twin.port}: the port has no layer of that name")
+        if not others:
+            sentences.append(f"{name}: {_of_port(twin.port)} is not met in a call of its own")
+        elif len(calls) != len(others):
+            sentences.append(
+                f"{name}: called {_times(len(calls))} by the reference, "
+                f"{_of_port(twin.port)} {_times(len(others))} by the port"
             )
-        pairs.append(Pair(call, i, twin, port_calls[j], j))
+        else:
+            pairs += [Pair(a, twin, b) for a, b in zip(calls, others, strict=True)]
+    for name in ref.unheard:
+        text, twin = _twin_of(name, twins)
+        used |= {text} if twin is not None else set()
     unused = sorted(set(twins) - used)
     if unused:
-        raise ValueError(f"no layer that the reference calls matches {', '.join(unused)}")
-    paired = {pair.twin.port for pair in pairs}
-    for name, count in positions:
-        if name in paired:
-            raise ValueError(
-                f"call {count + 1} of {name or ROOT} in the port has no twin: "
-                "the reference calls it less often"
-            )
-    return pairs
+        raise ValueError(f"no layer of the reference matches {', '.join(unused)}")
+    sentences += _list("without a twin in the reference's names", unnamed)
+    sentences += _list("in the port, without a twin", [n for n in port_calls if n not in met])
+    sentences += _list("in the port, not met in a call of its own", [
+        name for name in port.unheard if name in met
+    ])  # fmt: skip
+    order = {id(call): i for i, call in enumerate(ref.calls)}
+    return Pairing(tuple(sorted(pairs, key=lambda p: order[id(p.call)])), tuple(sentences))
+
+
+def _by_name(record: Record) -> dict[str, list[Call]]:
+    calls: dict[str, list[Call]] = defaultdict(list)
+    for call in record.calls:
+        calls[call.name].append(call)
+    return calls
 
 
 def _twin_of(name: str, twins: Mapping[str, Twin]) -> tuple[str, Twin | None]:
     for text, twin in twins.items():
         places = Pattern(text).match(name)
         if places is not None:
-            return text, Twin(Pattern(twin.port).fill(places), twin.axes)
+            return text, twin.filled(places)
     return "", None
+
+
+def _times(n: int) -> str:
+    return {1: "once", 2: "twice"}.get(n, f"{n} times")
+
+
+def _of_port(name: str) -> str:
+    return f"{name or ROOT} of the port"
+
+
+def _list(what: str, names: Sequence[str]) -> list[str]:
+    """One sentence for all of them; layers that differ by a number only are named once."""
+    if not names:
+        return []
+    alike = Counter(".".join("*" if p.isdigit() else p for p in n.split(".")) for n in names)
+    shown = [n if count == 1 else f"{n} ({count})" for n, count in alike.items()]
+    return [f"{what}: {', '.join(shown)}"]
+
+
+def _permuted(array: Any, axes: Any) -> Any:
+    return array if axes is None or array.ndim != len(axes) else array.transpose(axes)

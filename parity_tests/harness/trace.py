@@ -1,50 +1,35 @@
-"""What goes into and comes out of every submodule of a torch or NNX model, by name."""
+"""What goes into and comes out of every layer of a model, by name."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 
-from parity_tests.harness.taps import Model, run, tapped
-from parity_tests.harness.tensors import to_numpy
-from parity_tests.harness.trees import arrays, map_arrays
-
-ROOT = "model"  # what reports call the model as a whole, whose own name is empty
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a submodule, its arrays as NumPy; anything else as it was passed."""
-
-    name: str  # dotted path; empty for the model itself
-    count: int  # 0 for the first call of this submodule
-    args: tuple
-    kwargs: dict[str, Any]
-    output: Any
-
-    @property
-    def inputs(self) -> list[NDArray[Any]]:
-        return arrays([self.args, self.kwargs])
-
-    @property
-    def outputs(self) -> list[NDArray[Any]]:
-        return arrays(self.output)
+from parity_tests.harness.kinds import kind_of
+from parity_tests.harness.record import ROOT, record
+from parity_tests.harness.taps import layers
 
 
 def trace(
-    model: Model, inputs: Any, names: Iterable[str] | Mapping[str, str] | None = None
+    model: Any, inputs: Any, names: Iterable[str] | Mapping[str, str] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """The output of every submodule under its dotted name, its input under "name:input".
+    """The output of every layer under its dotted name, its input under "name:input".
 
     `names` picks some; a mapping also renames, {"mine": "blocks.0.sa"}. The model itself is called
-    "model". A second call of a submodule is "name#2", a second array of a call "name[1]". `inputs`
-    is the array, or the tuple of arrays, that the model takes. ValueError for a name never called.
+    "model". A second call of a layer is "name#2", a second array of a call "name[1]". `inputs`:
+    the array, the tuple of arguments or the dict of keyword arguments that the model takes. Inside
+    jax.vmap the mapped axes come first. A copy of the model runs, uncompiled.
+
+    ValueError for a name never called, and for a model in which no layer is met; TypeError for what
+    is no model.
     """
-    calls = record(model, inputs)
+    calls = record(model, inputs).calls
     called = {call.name or ROOT for call in calls}
+    if names is None and called == {ROOT} and len(layers(model)) > 1:
+        raise ValueError(
+            f"none of the {len(layers(model)) - 1} layers of this {type(model).__name__} "
+            f"({kind_of(model)}) is called, or only where JAX compiles it"
+        )
     names = called if names is None else names
     # A mapping goes from label to own name; anything else is its own label.
     pairs = names.items() if isinstance(names, Mapping) else [(name, name) for name in names]
@@ -64,23 +49,9 @@ def trace(
 
 def numbered(label: str, values: Iterable[Any]) -> dict[str, Any]:
     """{"label": first, "label[1]": second, …}"""
-    return {f"{label}[{i}]" if i else label: value for i, value in enumerate(values)}
+    return dict(_numbered(label, values))
 
 
-def record(model: Model, inputs: Any) -> list[Call]:
-    """Every call of a submodule, in the order in which they end: a layer before what contains it.
-
-    Runs the model once, eagerly and without a gradient.
-    """
-    calls = []
-    counts: Counter[str] = Counter()
-
-    def tap(name: str, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        taken = [map_arrays(to_numpy, tree) for tree in (args, kwargs, output)]
-        calls.append(Call(name, counts[name], *taken))
-        counts[name] += 1
-        return output
-
-    with torch.no_grad(), tapped(model, tap):
-        run(model, inputs)
-    return calls
+def _numbered(label: str, values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    for i, value in enumerate(values):
+        yield (f"{label}[{i}]" if i else label), value

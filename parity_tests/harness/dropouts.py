@@ -1,0 +1,60 @@
+"""Refusing models that drop at random: two such runs are never the same."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from flax import nnx
+
+from parity_tests.harness.kinds import is_equinox, kind_of
+from parity_tests.harness.taps import layers
+
+
+def refuse_dropout(ref: torch.nn.Module, port: Any) -> None:
+    """ValueError that names the layers that would drop."""
+    active = [f"{name} of the reference" for name in _of_torch(ref)]
+    active += [f"{name} of the port" for name in _of_port(port)]
+    if active:
+        raise ValueError(
+            f"dropout is active in {', '.join(active[:8])}"
+            + (f" and {len(active) - 8} more" if len(active) > 8 else "")
+            + ": call model.eval() on both sides, or make its rate 0"
+        )
+
+
+def refuse_drawn(before: Any, after: Any) -> None:
+    """ValueError where a run of an NNX model has drawn from its random streams."""
+    if kind_of(before) != "nnx":
+        return
+    counts = [_counts(model) for model in (before, after)]
+    drawn = sorted(name for name, count in counts[1].items() if count != counts[0].get(name))
+    if drawn:
+        raise ValueError(
+            f"the port draws random numbers (from {', '.join(drawn)}): call model.eval() first"
+        )
+
+
+def _of_torch(model: torch.nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        recurrent = isinstance(module, torch.nn.RNNBase) and module.num_layers > 1
+        rate = 0.0
+        if "Drop" in kind:
+            rate = getattr(module, "p", getattr(module, "drop_prob", 0.0)) or 0.0
+        elif recurrent or isinstance(module, torch.nn.MultiheadAttention):
+            rate = module.dropout
+        if module.training and rate > 0:
+            yield name or kind
+
+
+def _of_port(model: Any) -> Iterator[str]:
+    for name, layer in layers(model).items():
+        if not is_equinox(layer) or type(layer).__name__ != "Dropout":
+            continue
+        if layer.p > 0 and not layer.inference:
+            yield name or "the model"
+
+
+def _counts(model: Any) -> dict[str, int]:
+    state = nnx.to_flat_state(nnx.state(model, nnx.RngCount))
+    return {".".join(map(str, path)): int(leaf[...].sum()) for path, leaf in state}
