@@ -78,7 +78,12 @@ MUTANTS = [
     _mutant(
         "cache kept past the window",
         "one step more with the old positions, the last slot written over",
-        edited(EXTEND, "too_long = block_size + 1", "too_long = block_size + 2"),
+        edited(
+            EXTEND,
+            "too_long = block_size + 1",
+            "too_long = block_size + 2",
+            ("cache, length - 1)", "cache, jnp.minimum(length, block_size) - 1)"),
+        ),
     ),
     _mutant(
         "window a token short",

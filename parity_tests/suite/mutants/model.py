@@ -5,18 +5,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from jax_attn.models import bigram, gpt, single_head
 from jax_attn.nn import averaging, layers
 from jax_attn.nn.ops import look_up, normalize, products
-from parity_tests.suite.mutants.planting import Mutant, Plant, derivative, edited, item, wrapped
+from parity_tests.suite.mutants.planting import (
+    Mutant,
+    Plant,
+    derivative,
+    edited,
+    item,
+    patched,
+)
 
 BLOCK = f"{gpt.__name__}:Block.__call__"
 GPT = f"{gpt.__name__}:GPT"
 OUTPUT = f"{gpt.__name__}:LanguageModelHead.__call__"
-BIGRAM_LOSS = f"{bigram.__name__}:BigramLanguageModel.loss_sum"
 NORM = f"{layers.__name__}:layer_norm"
+BIGRAM_LOSS = f"{bigram.__name__}:BigramLanguageModel.loss_sum"
 EMBEDDING = f"{look_up.__name__}:_rows"
 ACTIVATIONS = f"{layers.__name__}:ACTIVATIONS"
 AVERAGES = f"{averaging.__name__}:averaging_weights"
@@ -33,21 +39,10 @@ def _model_mutant(name: str, description: str, plant: Plant, caught_by: str = "g
 def odd_norm(compute: Callable[[Any, Any, Any, float], Any]) -> Plant:
     """A layer norm that is `compute(x, scale, bias, epsilon)`."""
 
-    class OddNorm(nnx.LayerNorm):
-        def __call__(self, x: Any, **_: Any) -> Any:
-            assert self.scale is not None
-            assert self.bias is not None
-            return compute(x, self.scale[...], self.bias[...], self.epsilon)
+    def call(self: Any, x: Any, **_: Any) -> Any:
+        return compute(x, self.scale[...], self.bias[...], self.epsilon)
 
-    def wrap(make: Callable[..., nnx.LayerNorm]) -> Callable[..., nnx.LayerNorm]:
-        def made(*args: Any, **kwargs: Any) -> nnx.LayerNorm:
-            layer = make(*args, **kwargs)
-            layer.__class__ = OddNorm
-            return layer
-
-        return made
-
-    return wrapped(NORM, wrap)
+    return patched(f"{layers.__name__}:LayerNorm.__call__", call)
 
 
 def _normal(x: Any, epsilon: float) -> Any:

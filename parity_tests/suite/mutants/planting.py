@@ -64,12 +64,13 @@ def wrapped(target: str, wrap: Callable[[Any], Any]) -> Plant:
     return lambda: _replaced(target, wrap(_find(target)[1]))
 
 
-def edited(target: str, old: str, new: str) -> Plant:
+def edited(target: str, old: str, new: str, *more: tuple[str, str]) -> Plant:
     """The same function with `old` in its source replaced by `new`, as a porter might mistype it.
 
-    AssertionError unless `old` stands there exactly once: the port has moved on, and so must this.
+    `more` are further pairs, where a fault takes more than one. AssertionError unless each `old`
+    stands there exactly once: the port has moved on, and so must this.
     """
-    return lambda: _replaced(target, _recompiled(target, old, new))
+    return lambda: _replaced(target, _recompiled(target, (old, new), *more))
 
 
 def derivative(function: str, part: str, old: str, new: str) -> Plant:
@@ -164,15 +165,17 @@ def _find(target: str) -> tuple[Any, Any]:
     return owner, inspect.getattr_static(owner, name)
 
 
-def _recompiled(target: str, old: str, new: str) -> Any:
+def _recompiled(target: str, *replaced: tuple[str, str]) -> Any:
     _, original = _find(target)
     plain: Any = original.fget if isinstance(original, property) else original
     plain = getattr(plain, "__func__", plain)  # of a class method
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(plain)))
-    assert source.count(old) == 1, f"{target}: {old!r} stands there {source.count(old)} times"
+    for old, new in replaced:
+        assert source.count(old) == 1, f"{target}: {old!r} stands there {source.count(old)} times"
+        source = source.replace(old, new)
     module = importlib.import_module(target.partition(":")[0])
     flags = __future__.annotations.compiler_flag
-    code = compile(source.replace(old, new), f"<{target} mutated>", "exec", flags, True)
+    code = compile(source, f"<{target} mutated>", "exec", flags, True)
     made: dict[str, Any] = {}
     exec(code, vars(module), made)
     return made[target.rpartition(":")[2].rpartition(".")[2]]
