@@ -170,7 +170,7 @@ def finish(
     """Final losses, a sample, the pictures, and where they are."""
     config = run.config
     tokenizer = corpus.tokenizer
-    painter.draw("loss", run.metrics_path, tokenizer.unit, path=run.path / "loss.png")
+    painter.draw("loss", run.metrics.path, tokenizer.unit, path=run.path / "loss.png")
     if not isinstance(model, BigramLanguageModel):
         shown = corpus.validation[: min(PICTURE_TOKENS, model.block_size)]
         weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
@@ -178,7 +178,7 @@ def finish(
             "attention",
             np.asarray(weights, np.float32),
             [tokenizer.symbol(id) for id in shown.tolist()],
-            run.metrics_path,
+            run.metrics.path,
             path=run.path / "attention.png",
         )
 
