@@ -74,11 +74,11 @@ def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str
     )
     if isinstance(model, GPT):
         yield f"attention {attention_choice(model, config.dtype)}"
-    yield from about_corpus(corpus)
+    yield from corpus_lines(corpus)
     yield f"run      {run.path}"
 
 
-def about_corpus(corpus: Corpus) -> Iterator[str]:
+def corpus_lines(corpus: Corpus) -> Iterator[str]:
     """Lines about the texts, and how much of them is to train on and to validate with."""
     tokenizer = corpus.tokenizer
     files = f"{corpus.documents:,} files, " if corpus.documents > 1 else ""
