@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import save_file
 
 import jax_attn as ja
 import train
@@ -16,10 +17,12 @@ from jax_attn.config import HeadShape
 from jax_attn.evaluate import __main__ as evaluate_cli
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.generate import stream
+from jax_attn.interop import __main__ as interop_cli
 from jax_attn.nn.dropout import dropout
 from jax_attn.runs.chunks import chunk_end, longest_chunk
 from jax_attn.runs.divergence import Divergence
 from tests.in_process import finished_run, one_line
+from tests.small_models import filled
 
 pytestmark = pytest.mark.usefixtures("no_pictures", "unchecked")
 
@@ -136,6 +139,13 @@ EVALUATION = [
     ("--block-size", str(HUGE), f"--block-size is {HUGE}; it must be at most 2147483647"),
     ("--batch-size", "-1", "--batch-size is -1; it must be greater than 0"),
     ("--eval-tokens", "-1", "--eval-tokens is -1; it must be at least 0"),
+    ("--block-size", "nan", "--block-size is 'nan'; it must be an integer from 1 to 2147483647"),
+    (
+        "--batch-size",
+        "1e999",
+        "--batch-size is '1e999'; it must be an integer from 1 to 2147483647",
+    ),
+    ("--eval-tokens", "all", "--eval-tokens is 'all'; it must be an integer from 0 to 2147483647"),
 ]
 
 
@@ -144,6 +154,56 @@ EVALUATION = [
 )
 def test_an_evaluation_flag_outside_its_domain(call, made, flag, value, said):
     assert said in one_line(call(evaluate_cli.main, made, flag, value))
+
+
+@pytest.fixture(scope="module")
+def weights(made):
+    """A GPT's, in a file that does not say how many heads it has."""
+    config = ja.GPTConfig.gpt2(vocab_size=28, block_size=8, n_layer=1, n_head=3, n_embd=12)
+    model = filled(lambda: ja.GPT(config, rngs=nnx.Rngs(0)))
+    path = made.parent / "gpt.safetensors"
+    save_file(ja.to_state_dict(model, "nanogpt"), path)
+    return path
+
+
+UNTOLD = [
+    ("--n-head", "nan", "n_head is 'nan'; it must be an integer from 1 to 2147483647"),
+    ("--n-head", "-1", "n_head is -1; it must be greater than 0"),
+    ("--attention-scale", "inf", "attention_scale is inf; it must be at most 3.4028235e+38"),
+    (
+        "--attention-scale",
+        "1/8",
+        "attention_scale is '1/8'; it must be a number from 1.1754944e-38",
+    ),
+    (
+        "--layer-norm-epsilon",
+        "1e999",
+        "layer_norm_epsilon is inf; it must be at most 3.4028235e+38",
+    ),
+    (
+        "--layer-norm-epsilon",
+        "",
+        "layer_norm_epsilon is ''; it must be a number from 1.1754944e-38",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(m, id=m.__package__) for m in (generate_cli, evaluate_cli, interop_cli)],
+)
+@pytest.mark.parametrize(
+    ("flag", "value", "said"), [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in UNTOLD]
+)
+def test_what_a_file_does_not_say_has_its_domain(
+    call, weights, tmp_path, program, flag, value, said
+):
+    arguments = ["--n-head", "3"] * (flag != "--n-head") + [flag, value]
+    if program is interop_cli:
+        arguments += ["--to", "gpt2", "--out", tmp_path / "out"]
+    line = one_line(call(program.main, weights, *arguments))
+    assert line.startswith(f"{program.__package__}: error: {weights}: {said}")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
