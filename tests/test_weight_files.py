@@ -20,6 +20,7 @@ from jax_attn.interop.meta_pickle import read_meta, write_meta
 from jax_attn.interop.safetensors_file import read_tensors
 from jax_attn.interop.weights_file import read_weights_file
 from jax_attn.runs.source import open_source
+from tests.came_to import bits
 from tests.small_models import filled
 
 V, T = 11, 8
@@ -44,11 +45,6 @@ def bigram():
 
 def single_head():
     return filled(lambda: ja.SingleHeadLanguageModel(V, T, 12, 5, rngs=nnx.Rngs(0)))
-
-
-def bits(model):
-    params = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {path: (p[...].dtype, np.asarray(p[...]).tobytes()) for path, p in params}
 
 
 MODELS = {

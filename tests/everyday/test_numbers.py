@@ -21,15 +21,13 @@ from jax_attn.interop import __main__ as interop_cli
 from jax_attn.nn.dropout import dropout
 from jax_attn.runs.chunks import chunk_end, longest_chunk
 from jax_attn.runs.divergence import Divergence
-from tests.in_process import finished_run, one_line
+from tests.in_process import SHORT, finished_run, one_line
 from tests.small_models import filled
 
 pytestmark = pytest.mark.usefixtures("no_pictures", "unchecked")
 
 NAN, INF, HUGE = math.nan, math.inf, 10**30
 KEY = jax.random.key(0)
-TINY = ["--batch-size", "2", "--block-size", "8", "--steps", "4", "--eval-every", "2",
-        "--checkpoint-every", "2", "--sample-tokens", "5"]  # fmt: skip
 
 
 FLAGS = [
@@ -71,7 +69,7 @@ FLAGS = [
     ("flag", "value", "said"), [pytest.param(*row, id=f"{row[0]} {row[1]}") for row in FLAGS]
 )
 def test_a_training_flag_outside_its_domain(call, text, tmp_path, flag, value, said):
-    arguments = ["bigram", *TINY, "--data", text, "--out", tmp_path / "run", flag, value]
+    arguments = ["bigram", *SHORT, "--data", text, "--out", tmp_path / "run", flag, value]
     assert said in one_line(call(train.main, *arguments))
     assert not (tmp_path / "run").exists()
 
@@ -92,7 +90,7 @@ MODELS = [
     [pytest.param(*row, id=f"{row[0]} {row[1]} {row[2]}") for row in MODELS],
 )
 def test_a_model_of_an_impossible_size(call, text, tmp_path, preset, flag, value, said):
-    arguments = [preset, *TINY, "--data", text, "--out", tmp_path / "run", flag, value]
+    arguments = [preset, *SHORT, "--data", text, "--out", tmp_path / "run", flag, value]
     assert said in one_line(call(train.main, *arguments))
     assert not (tmp_path / "run").exists()
 
@@ -100,7 +98,7 @@ def test_a_model_of_an_impossible_size(call, text, tmp_path, preset, flag, value
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, no_pictures):
     """A finished run of a bigram table, and its text."""
-    return finished_run(tmp_path_factory.mktemp("made"), *TINY) / "run"
+    return finished_run(tmp_path_factory.mktemp("made"), *SHORT) / "run"
 
 
 SAMPLING = [
@@ -441,7 +439,7 @@ def test_divergence_that_stays_finite(losses, remark):
 
 def test_a_run_that_diverges_is_remarked_on_when_it_shows_and_at_the_end(call, text, tmp_path):
     wild = ["--learning-rate", "1000", "--optimizer.weight-decay", "0"]
-    arguments = ["bigram", *TINY, "--data", text, "--out", tmp_path / "run", *wild]
+    arguments = ["bigram", *SHORT, "--data", text, "--out", tmp_path / "run", *wild]
     code, out, _ = call(train.main, *arguments)
     assert code == 0
     assert out.count("the training has diverged: validation loss") == 2
@@ -450,7 +448,7 @@ def test_a_run_that_diverges_is_remarked_on_when_it_shows_and_at_the_end(call, t
 
 
 def test_a_run_that_learns_is_not_remarked_on(call, text, tmp_path):
-    code, out, _ = call(train.main, "bigram", *TINY, "--data", text, "--out", tmp_path / "run")
+    code, out, _ = call(train.main, "bigram", *SHORT, "--data", text, "--out", tmp_path / "run")
     assert code == 0
     assert "diverged" not in out
 
