@@ -20,7 +20,7 @@ from jax_attn.runs.start import Init, fill, given_in, start_from, weights_sha256
 from tests.came_to import bits
 from tests.in_process import FOX, SHORT, finished_run, one_line, train_here
 from tests.small_models import filled
-from tests.test_weight_files import LETTERS, SHAPE, T, V, gpt, gpt2, single_head
+from tests.weight_models import LETTERS, SHAPE, T, V, gpt, gpt2, single_head
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
