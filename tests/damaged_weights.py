@@ -13,6 +13,14 @@ MANY = settings(
 SPARE = 100_000_000  # bytes that a small file may take, most of them for a moment
 
 
+def flipped_and_cut(data, whole, least=0):
+    """`whole` with at most three bits flipped, at least so many, and perhaps without its end."""
+    content = bytearray(whole)
+    for _ in range(data.draw(st.integers(least, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    return content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
+
+
 def outcome(path, **fields):
     """A model's type, or the line of a refusal. Anything else is raised."""
     tracemalloc.start()

@@ -2,7 +2,6 @@
 
 import json
 
-import safetensors.numpy
 import safetensors.torch
 import torch
 import transformers

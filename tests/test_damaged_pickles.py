@@ -15,7 +15,7 @@ import jax_attn as ja
 import torch_ref
 import torch_ref.files
 from jax_attn.interop.meta_pickle import read_meta, write_meta
-from tests.damaged_weights import MANY, outcome
+from tests.damaged_weights import MANY, flipped_and_cut, outcome
 
 
 class Calls:
@@ -86,18 +86,15 @@ def test_what_is_no_state_dict_is_said(tmp_path, in_process, what):
 @MANY
 @given(data=st.data())
 def test_bits_and_cuts_of_torch_files(tmp_path, in_process, data):
-    content = bytearray()
+    content = b""
     for zipped in (True, False):
         path = tmp_path / f"{zipped}.pt"
         if not path.exists():
             state_dict = torch_ref.BigramLanguageModel(3).state_dict()
             torch.save({"model": state_dict}, path, _use_new_zipfile_serialization=zipped)
         if data.draw(st.booleans()) or not content:
-            content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    content = content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
-    (tmp_path / "a.pt").write_bytes(content)
+            content = path.read_bytes()
+    (tmp_path / "a.pt").write_bytes(flipped_and_cut(data, content, least=1))
     outcome(tmp_path / "a.pt")
 
 
@@ -135,11 +132,8 @@ def test_a_zip_of_something_else(tmp_path, in_process):
 @given(data=st.data())
 def test_bits_and_cuts_of_meta_pickles(tmp_path, data):
     write_meta(tmp_path / "meta.pkl", ja.CharTokenizer("abc"))
-    content = bytearray((tmp_path / "meta.pkl").read_bytes())
-    for _ in range(data.draw(st.integers(0, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    content = content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
-    (tmp_path / "meta.pkl").write_bytes(content)
+    whole = (tmp_path / "meta.pkl").read_bytes()
+    (tmp_path / "meta.pkl").write_bytes(flipped_and_cut(data, whole))
     with contextlib.suppress(ja.InputError):
         read_meta(tmp_path / "meta.pkl")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import jax_attn as ja
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.interop import __main__ as interop_cli
-from tests.damaged_weights import MANY, ODD, SIZES, outcome
+from tests.damaged_weights import MANY, ODD, SIZES, flipped_and_cut, outcome
 from tests.in_process import one_line
 from tests.small_models import filled
 from tests.weight_models import gpt, gpt2
@@ -30,10 +30,7 @@ def whole(tmp_path_factory):
 @MANY
 @given(data=st.data())
 def test_bits_and_cuts(tmp_path, whole, data):
-    content = bytearray(whole)
-    for _ in range(data.draw(st.integers(0, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    content = content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
+    content = flipped_and_cut(data, whole)
     (tmp_path / "a.safetensors").write_bytes(content + data.draw(st.binary(max_size=3)))
     outcome(tmp_path / "a.safetensors")
 

@@ -4,15 +4,12 @@ import importlib
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import suite
 from benchmarks.estimate import MINUTES
 from parity_tests import __main__ as ladder_program
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What the ladder says of its rungs and planted bugs: no claim of what was not compared."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from parity_tests.suite.matrix import BY_NAME, NO_BUG, MutantResult, problems, w
 from parity_tests.suite.mutants import REGISTRY
 from parity_tests.suite.mutants.baselines import RULES
 from parity_tests.suite.trained import TrainedAttention
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def result(rung, ok=True, difference=0.0):

@@ -15,7 +15,7 @@ from jax_attn.generate import stream
 from jax_attn.nn.dropout import dropout
 from tests.small_models import filled
 
-pytestmark = pytest.mark.usefixtures("no_pictures", "unchecked")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 NAN, INF, HUGE = math.nan, math.inf, 10**30
 KEY = jax.random.key(0)
