@@ -54,6 +54,19 @@ def no_pictures():
         yield
 
 
+@pytest.fixture(scope="session")
+def short(tmp_path_factory):
+    """A folder with a short `run` of a bigram's and its `text.txt`, which has no newline.
+
+    For tests that leave both as they are.
+    """
+    from tests.in_process import NO_NEWLINE, SHORT, finished_run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_attn.runs.session, "Painter", _Unpainted)
+        return finished_run(tmp_path_factory.mktemp("short"), *SHORT, text=NO_NEWLINE)
+
+
 @pytest.fixture
 def in_process(monkeypatch):
     """torch's files are read and written in the tests' own process."""

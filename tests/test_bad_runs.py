@@ -15,9 +15,8 @@ import pytest
 import jax_attn as ja
 import train
 from jax_attn.runs import checksums
-from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
-from tests.in_process import finished_run
+from tests.in_process import finished_run, interrupted
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -274,17 +273,10 @@ def test_not_a_number_keeps_and_names_the_last_good_checkpoint(call, text, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_saving(call, text, tmp_path, monkeypatch, number):
-    update = TrainingProgress.update
-
-    def interrupt(self, step, *figures):
-        update(self, step, *figures)
-        if step == 3:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(TrainingProgress, "update", interrupt)
+def test_a_signal_stops_after_saving(call, text, tmp_path, number):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    code, out, _ = call(train.main, "bigram", *RUN, "--data", text, "--out", tmp_path / "run")
+    with interrupted(3, number):
+        code, out, _ = call(train.main, "bigram", *RUN, "--data", text, "--out", tmp_path / "run")
     assert code == 128 + number
     assert "stopped at step 3; go on with: python train.py --resume" in out
     assert (tmp_path / "run" / "checkpoints" / "3" / "checksums.json").exists()

@@ -17,8 +17,10 @@ import train
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.runs import session
 from jax_attn.runs.painter import Painter
-from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.report import EVALUATION_TOKENS
+from jax_attn.runs.run import Run
+from tests.came_to import bits, records
+from tests.in_process import interrupted
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -27,10 +29,6 @@ TINY = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sampl
 TINY_GPT = ["--model.n-layer", "1", "--model.n-head", "2", "--model.n-embd", "8",
             "--model.dropout-rate", "0.2", "--block-size", "16", "--batch-size", "4",
             "--dtype", "bfloat16"]  # fmt: skip
-
-
-def metrics_of(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_a_run_from_end_to_end(call, text, tmp_path, monkeypatch, preset, more):
     assert names == (expected if preset == "bigram" else expected | {"attention.png"})
     for picture in out_dir.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
-    metrics = metrics_of(out_dir)
+    metrics = Run.open(out_dir).metrics.records()
     assert metrics[-1]["step"] == 6
     assert {"train_loss", "val_loss", "tokens_per_second", "learning_rate", "elapsed_s"} <= set(
         metrics[-1]
@@ -88,32 +86,20 @@ def test_a_run_from_end_to_end(call, text, tmp_path, monkeypatch, preset, more):
     assert len(out) == 5 + 20 + 1
 
 
-def test_the_same_seed_gives_the_same_bits_also_when_interrupted_and_resumed(
-    call, text, tmp_path, monkeypatch
-):
+def test_the_same_seed_gives_the_same_bits_also_when_interrupted_and_resumed(call, text, tmp_path):
     arguments = [*TINY, *TINY_GPT, "--data", text]
     for name in ("whole", "again"):
         assert call(train.main, *arguments, "--out", tmp_path / name)[0] == 0
 
-    update = TrainingProgress.update
-
-    def interrupt_at_three(self, step, *figures):
-        update(self, step, *figures)
-        if step == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(TrainingProgress, "update", interrupt_at_three)
-    code, out, _ = call(train.main, *arguments, "--out", tmp_path / "broken")
+    with interrupted(3, signal.SIGINT):
+        code, out, _ = call(train.main, *arguments, "--out", tmp_path / "broken")
     assert code == 130
     assert f"python train.py --resume {tmp_path / 'broken'}" in out
-    monkeypatch.undo()
     assert call(train.main, "--resume", tmp_path / "broken")[0] == 0
 
     def came_to(name):
-        parameters = ja.to_state_dict(ja.load_model(tmp_path / name))
-        losses = [(m["step"], m["train_loss"]) for m in metrics_of(tmp_path / name)]
-        sample = (tmp_path / name / "sample.txt").read_text()
-        return {key: value.tobytes() for key, value in parameters.items()}, losses, sample
+        run = tmp_path / name
+        return bits(ja.load_model(run)), records(run), (run / "sample.txt").read_text()
 
     assert came_to("whole") == came_to("again") == came_to("broken")
 
@@ -122,10 +108,11 @@ def test_a_finished_run_goes_on_to_more_steps(call, text, tmp_path):
     arguments = ["--steps", 3, "--eval-every", 3, "--checkpoint-every", 3, "--sample-tokens", 9]
     run = tmp_path / "run"
     assert call(train.main, "bigram", *arguments, "--data", text, "--out", run)[0] == 0
-    before = metrics_of(run)
+    before = Run.open(run).metrics.records()
     assert call(train.main, "--resume", run, "--steps", 6)[0] == 0
-    assert [m["step"] for m in metrics_of(run)] == [3, 6]
-    assert metrics_of(run)[:1] == before  # with its times: not trained anew
+    after = Run.open(run).metrics.records()
+    assert [record["step"] for record in after] == [3, 6]
+    assert after[:1] == before  # with its times: not trained anew
 
 
 class TestBadInput:

@@ -14,8 +14,9 @@ import jax_attn as ja
 import torch_ref
 from jax_attn.interop import __main__ as interop_cli
 from jax_attn.runs.source import open_source
+from tests.came_to import bits
 from tests.in_process import one_line
-from tests.test_weight_files import LETTERS, T, V, bigram, bits, gpt, gpt2, single_head
+from tests.weight_models import LETTERS, T, V, bigram, gpt, gpt2, single_head
 
 
 def saved(folder, model, tokenizer=LETTERS):

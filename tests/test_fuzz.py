@@ -207,9 +207,9 @@ def test_a_spoilt_checkpoint_is_the_same_or_passed_over(run, folder, data):
 def test_metrics_are_cut_to_whole_records(run, lines):
     """Whatever lines stand in the file; a good one among them stays."""
     good = b'{"step": 2, "train_loss": 1.0}\n'
-    run.metrics_path.write_bytes(b"".join(line + b"\n" for line in lines) + b"\n" + good + b"torn")
-    assert run.cut_metrics(3) == json.loads(good)
-    kept = run.metrics_path.read_bytes().splitlines(keepends=True)
+    run.metrics.path.write_bytes(b"".join(line + b"\n" for line in lines) + b"\n" + good + b"torn")
+    assert run.metrics.cut(3) == json.loads(good)
+    kept = run.metrics.path.read_bytes().splitlines(keepends=True)
     assert kept[-1] == good
     assert all(json.loads(line)["step"] <= 3 for line in kept)
 

@@ -17,20 +17,18 @@ from jax_attn.interop import __main__ as interop_cli
 from jax_attn.runs.run import Run
 from jax_attn.runs.source import open_source
 from jax_attn.runs.start import Init, fill, given_in, start_from, weights_sha256
-from tests.in_process import FOX, finished_run, one_line, train_here
+from tests.came_to import bits
+from tests.in_process import FOX, SHORT, finished_run, one_line, train_here
 from tests.small_models import filled
-from tests.test_weight_files import LETTERS, SHAPE, T, V, bits, gpt, gpt2, single_head
+from tests.weight_models import LETTERS, SHAPE, T, V, gpt, gpt2, single_head
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-RUN = ("--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
-       "--batch-size", "2", "--block-size", "8")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, no_pictures):
     """A finished run of four steps with checkpoints 2 and 4, and its text."""
-    return finished_run(tmp_path_factory.mktemp("made"), *RUN)
+    return finished_run(tmp_path_factory.mktemp("made"), *SHORT)
 
 
 def step_of(source):
@@ -116,7 +114,7 @@ def test_tokenizers_that_are_given(tmp_path):
 
 
 def init(folder, source, *more, text="text.txt", out="new"):
-    train_here("bigram", *RUN, "--data", folder / text, "--out", folder / out,
+    train_here("bigram", *SHORT, "--data", folder / text, "--out", folder / out,
                "--init", source, *more)  # fmt: skip
     return folder / out
 
@@ -162,7 +160,7 @@ def test_killed_before_its_weights_were_there_it_is_begun_again(call, started, t
 
 def test_characters_that_a_source_does_not_know(call, made):
     (made / "more.txt").write_text(FOX + "ÄÖ" * 20, encoding="utf-8")
-    command = ["bigram", *RUN, "--data", made / "more.txt", "--init", made / "run"]
+    command = ["bigram", *SHORT, "--data", made / "more.txt", "--init", made / "run"]
     line = one_line(call(train.main, *command, "--out", made / "refused"))
     assert "characters outside the vocabulary: 'Ä', 'Ö'" in line
     assert "--init-vocabulary extend grows its tables" in line
@@ -184,7 +182,7 @@ def test_a_source_that_does_not_say_its_tokens(call, made, tmp_path, capsys):
     assert "does not say what its ids stand for: taken for --tokens char" in capsys.readouterr().out
     assert Run.open(run).tokenizer.record() == Run.open(made / "run").tokenizer.record()
     (made / "few.txt").write_text("abc" * 99)
-    command = ["bigram", *RUN, "--data", made / "few.txt", "--init", tmp_path / "a.safetensors"]
+    command = ["bigram", *SHORT, "--data", made / "few.txt", "--init", tmp_path / "a.safetensors"]
     line = one_line(call(train.main, *command))
     assert "what its 28 ids stand for; --tokens char makes 3 of this text" in line
 

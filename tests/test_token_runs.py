@@ -10,8 +10,8 @@ import jax_attn as ja
 import train
 from jax_attn.data import load_tokenizer, make_tokenizer
 from jax_attn.generate import __main__ as generate_cli
-from jax_attn.runs.progress import TrainingProgress
-from tests.in_process import one_line
+from tests.came_to import records
+from tests.in_process import interrupted, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -23,14 +23,8 @@ RUN = ["--steps", "6", "--eval-every", "3", "--checkpoint-every", "3", "--sample
 BIGRAM = ["bigram", "--steps", "2", "--sample-tokens", "9"]
 
 
-def records_of(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    clock = ("elapsed_s", "tokens_per_second")
-    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
-
-
 @pytest.mark.parametrize(("spec", "shape"), [("bytes", BIGRAM), ("bpe:290", GPT_SHAPE)])
-def test_a_run_from_end_to_end(call, tmp_path, monkeypatch, spec, shape):
+def test_a_run_from_end_to_end(call, tmp_path, spec, shape):
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     given = [*shape, *RUN, "--data", text, "--tokens", spec]
@@ -47,7 +41,7 @@ def test_a_run_from_end_to_end(call, tmp_path, monkeypatch, spec, shape):
     assert f"{len(TEXT):,} characters, {len(ids):,} tokens ({tokenizer.describe()})" in out
 
     # Losses a token and a character: of the same text, so in the ratio of their numbers.
-    last = records_of(run)[-1]
+    last = records(run)[-1]
     corpus = ja.load_corpus(str(text), print, tokens=spec)
     predicted = corpus.validation[1:]
     ratio = len(predicted) / len(tokenizer.decode(predicted, "replace").lstrip("\ufffd"))
@@ -60,18 +54,10 @@ def test_a_run_from_end_to_end(call, tmp_path, monkeypatch, spec, shape):
     ) in out
 
     # Stopped and gone on with, where the text is now and without what the tokenizer was made of.
-    update = TrainingProgress.update
-
-    def interrupt_at_three(self, step, *figures):
-        update(self, step, *figures)
-        if step == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(TrainingProgress, "update", interrupt_at_three)
-    assert call(train.main, *given, "--out", tmp_path / "broken")[0] == 130
-    monkeypatch.setattr(TrainingProgress, "update", update)
+    with interrupted(3, signal.SIGINT):
+        assert call(train.main, *given, "--out", tmp_path / "broken")[0] == 130
     assert call(train.main, "--resume", tmp_path / "broken")[0] == 0
-    assert records_of(tmp_path / "broken") == records_of(run)
+    assert records(tmp_path / "broken") == records(run)
     sample = (run / "sample.txt").read_text(encoding="utf-8")
     assert (tmp_path / "broken" / "sample.txt").read_text(encoding="utf-8") == sample
 
@@ -91,7 +77,7 @@ def test_a_bounded_evaluation_counts_its_own_characters(call, tmp_path):
     corpus = ja.load_corpus(str(text), print, tokens="bytes")
     begin = corpus.tokenizer.count_characters(corpus.validation[1:31])
     assert 10 <= begin < 30
-    (last,) = records_of(tmp_path / "run")
+    (last,) = records(tmp_path / "run")
     assert last["val_loss_per_character"] == pytest.approx(last["val_loss"] * 30 / begin)
     assert "over the first 30 of" in out
 
@@ -103,7 +89,7 @@ def test_characters_have_one_loss(call, tmp_path):
     assert code == 0
     assert "per character, over" in out
     assert ", per character" not in out
-    assert "val_loss_per_character" not in records_of(tmp_path / "run")[-1]
+    assert "val_loss_per_character" not in records(tmp_path / "run")[-1]
     # As runs had it before there were other tokens.
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["config"].pop("tokens") == "char"

@@ -7,12 +7,12 @@ import threading
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import jax_attn as ja
 import train as command
 from jax_attn.config import BigramShape
+from tests.came_to import bits
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -40,10 +40,6 @@ FLAGS = [
 def figures(records):
     """What is the same wherever and however fast a run is made."""
     return [{k: r.get(k) for k in ("step", "train_loss", "val_loss")} for r in records]
-
-
-def bits(model):
-    return [np.asarray(x).tobytes() for x in jax.tree.leaves(ja.to_state_dict(model, "lecture"))]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from jax_attn.console import command
 from jax_attn.interop.export import EXPORTS
 from jax_attn.runs.export_run import export_run
 from jax_attn.runs.source import Untold, open_source
-from jax_attn.runs.tyro_or_exit import tyro
+from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Arguments:
 
 
 def interop() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m jax_attn.interop")
+    arguments = tyro.cli(Arguments, prog="python -m jax_attn.interop", registry=NUMBERS)
     require_device()
     source = open_source(arguments.source, **arguments.untold.given())
     if arguments.to == "run":

@@ -219,8 +219,8 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         replace(self._run, versions=versions_in_use()).write(partial)
         write_json(partial / "progress.json", {"step": step, "validation_loss": validation_loss})
-        if self._run.metrics_path.exists():
-            sync(self._run.metrics_path)  # never behind a checkpoint
+        if self._run.metrics.path.exists():
+            sync(self._run.metrics.path)  # never behind a checkpoint
         checksums.seal(partial)
         final = partial.with_name(str(step))
         removing = final.with_name(f"{step}.removing")

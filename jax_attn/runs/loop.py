@@ -66,7 +66,8 @@ class TrainingLoop:
         self.healthy = True
         here = recorded.get("step") == self.step
         self.validation_loss: float | None = recorded.get("val_loss") if here else None
-        earlier = [] if restored is None else [r.get("val_loss", math.inf) for r in run.records()]
+        before = [] if restored is None else run.metrics.records()
+        earlier = [record.get("val_loss", math.inf) for record in before]
         vocab_size = shapes.model().token_embedding_table.num_embeddings
         self.divergence = Divergence(config, vocab_size, earlier)
         # The record of a step whose evaluation was stopped: it is made before anything else.
@@ -116,7 +117,7 @@ class TrainingLoop:
         if self._unevaluated is not None:
             self._evaluate(self._unevaluated, progress, asked_to_stop)
             if self.validation_loss is not None:
-                self._run.amend_metrics(self._unevaluated)
+                self._run.metrics.amend(self._unevaluated)
                 self._save()
                 self._announce(self._unevaluated, on_record)
         begun = time.perf_counter() - self._seconds_before
@@ -128,7 +129,7 @@ class TrainingLoop:
             self.validation_loss = None
             if self._is_due(self._run.config.eval_every):
                 self._evaluate(record, progress, asked_to_stop)
-            self._run.append_metrics(record)
+            self._run.metrics.append(record)
             if self._is_due(self._run.config.checkpoint_every):
                 self._save()
             self._announce(record, on_record)

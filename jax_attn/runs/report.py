@@ -74,11 +74,11 @@ def introduction(run: Run, corpus: Corpus, model: LanguageModel) -> Iterator[str
     )
     if isinstance(model, GPT):
         yield f"attention {attention_choice(model, config.dtype)}"
-    yield from about_corpus(corpus)
+    yield from corpus_lines(corpus)
     yield f"run      {run.path}"
 
 
-def about_corpus(corpus: Corpus) -> Iterator[str]:
+def corpus_lines(corpus: Corpus) -> Iterator[str]:
     """Lines about the texts, and how much of them is to train on and to validate with."""
     tokenizer = corpus.tokenizer
     files = f"{corpus.documents:,} files, " if corpus.documents > 1 else ""
@@ -170,7 +170,7 @@ def finish(
     """Final losses, a sample, the pictures, and where they are."""
     config = run.config
     tokenizer = corpus.tokenizer
-    painter.draw("loss", run.metrics_path, tokenizer.unit, path=run.path / "loss.png")
+    painter.draw("loss", run.metrics.path, tokenizer.unit, path=run.path / "loss.png")
     if not isinstance(model, BigramLanguageModel):
         shown = corpus.validation[: min(PICTURE_TOKENS, model.block_size)]
         weights = model.attention_weights(jnp.asarray(shown, jnp.int32)[None])[:, 0]
@@ -178,7 +178,7 @@ def finish(
             "attention",
             np.asarray(weights, np.float32),
             [tokenizer.symbol(id) for id in shown.tolist()],
-            run.metrics_path,
+            run.metrics.path,
             path=run.path / "attention.png",
         )
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, tokenizer and metrics, and the lock of who writes it."""
+"""The folder of a run: its configuration and tokenizer, and the lock of who writes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import json
 import os
 import shutil
 import threading
@@ -27,6 +26,7 @@ from jax_attn.json_files import read_json, write_json
 from jax_attn.models.language_model import LanguageModel
 from jax_attn.runs.build_model import build_model
 from jax_attn.runs.commands import quoted, resume_command
+from jax_attn.runs.metrics import Metrics
 from jax_attn.training.optim import make_optimizer
 from jax_attn.training.step import TrainState
 
@@ -63,8 +63,8 @@ class Run:
     started_from: dict[str, Any] | None = None  # a source of weights and their sha256; None: drawn
 
     @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+    def metrics(self) -> Metrics:
+        return Metrics(self.path / "metrics.jsonl", self.writing)
 
     @property
     def checkpoints_path(self) -> Path:
@@ -236,47 +236,6 @@ class Run:
                 f"{saved.path}"
             )
 
-    def cut_metrics(self, step: int) -> dict[str, Any]:
-        """Drops what is recorded of steps past `step`: they will be made again.
-
-        A line torn when the run was killed goes too. Returns the last record left, or {}.
-        """
-        try:
-            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            lines = []
-        records = [(line, _record(line)) for line in lines]
-        kept = [(line, record) for line, record in records if record and record["step"] <= step]
-        if len(kept) < len(lines) or not lines:
-            self._replace_metrics(b"".join(line for line, _ in kept))
-        return kept[-1][1] if kept else {}
-
-    def records(self) -> list[dict[str, Any]]:
-        """The whole lines of `metrics.jsonl`."""
-        try:
-            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        return [record for line in lines if (record := _record(line))]
-
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Adds a line."""
-        line = (json.dumps(record) + "\n").encode()
-        with self.writing(), self.metrics_path.open("ab", buffering=0) as file:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def amend_metrics(self, record: dict[str, Any]) -> None:
-        """Writes a record in the place of that of the same step."""
-        records = [record if r["step"] == record["step"] else r for r in self.records()]
-        self._replace_metrics(b"".join((json.dumps(r) + "\n").encode() for r in records))
-
-    def _replace_metrics(self, content: bytes) -> None:
-        partial = self.metrics_path.with_name(self.metrics_path.name + ".writing")
-        with self.writing():
-            partial.write_bytes(content)
-            partial.replace(self.metrics_path)
-
     def optimizer(self) -> optax.GradientTransformation:
         config, rate = self.config.optimizer, self.config.learning_rate
         steps = config.schedule_steps or self.config.steps
@@ -342,16 +301,6 @@ def _optimizer(
     second run in this process would be traced and compiled anew.
     """
     return make_optimizer(config, learning_rate, steps)
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    """A line of `metrics.jsonl`, if it is whole."""
-    try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(record, dict) and isinstance(record.get("step"), int)
-    return record if whole else None
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Session:
                     del start  # a second copy of the weights
                 return self._train(run, corpus)
         except Exception:
-            if not run.metrics_path.exists() and not run.checkpoints_path.exists():
+            if not run.metrics.path.exists() and not run.checkpoints_path.exists():
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
 
@@ -129,7 +129,7 @@ class Session:
                 loop.train(progress, lambda: self._stop.signal is not None, self._on_record)
             self._stop.all_is_saved(resume_command(run.path))
             result = TrainResult(
-                run.path, loop.state.model(), run.records(), loop.healthy, self._stop.signal
+                run.path, loop.state.model(), run.metrics.records(), loop.healthy, self._stop.signal
             )
             self._end(run, corpus, loop, painter, progress)
             return result
@@ -166,7 +166,7 @@ class Session:
         begun = resumed or run.started_from is not None
         restored = checkpoints.restore(shapes) if begun else None
         step = 0 if restored is None else int(restored.step)
-        recorded = run.cut_metrics(step) if resumed else {}
+        recorded = run.metrics.cut(step) if resumed else {}
         if resumed and recorded.get("step", 0) != step:
             self._say(f"metrics.jsonl has lost the figures before step {step:,}, or some")
         for line in introduction(run, corpus, shapes.model()):

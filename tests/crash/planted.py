@@ -7,7 +7,7 @@ from typing import Any
 
 import train
 from jax_attn.runs.checkpoint import Checkpoints
-from jax_attn.runs.run import Run
+from jax_attn.runs.metrics import Metrics
 
 
 def _restored(change: Callable[[Any, Any], Any]) -> Callable[[], None]:
@@ -26,7 +26,7 @@ def _restored(change: Callable[[Any, Any], Any]) -> Callable[[], None]:
 
 
 def _metrics_are_not_cut() -> None:
-    Run.cut_metrics = lambda self, step: {}
+    Metrics.cut = lambda self, step: {}
 
 
 FAULTS: dict[str, Callable[[], None]] = {

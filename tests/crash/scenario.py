@@ -85,7 +85,7 @@ def finished(path: Path) -> dict[str, Any]:
     checkpoints = Checkpoints(run)
     state = checkpoints.restore(run.shapes())
     checkpoints.close()
-    lines = run.metrics_path.read_text().splitlines()
+    lines = run.metrics.path.read_text().splitlines()
     records = [json.loads(line) for line in lines]
     result: dict[str, Any] = {
         "metrics": [{k: v for k, v in r.items() if k not in WALL_CLOCK} for r in records],

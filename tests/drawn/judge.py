@@ -91,7 +91,7 @@ def _trained(line: CommandLine, outcome: Outcome) -> Iterator[str]:
 def _whole(line: CommandLine, outcome: Outcome) -> Iterator[str]:
     """A run that says that it has come to its end."""
     run = Run.open(outcome.run)
-    records = [json.loads(x) for x in run.metrics_path.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(x) for x in run.metrics.path.read_text(encoding="utf-8").splitlines()]
     steps = [record["step"] for record in records]
     if steps != sorted(set(steps)) or steps[-1] < run.config.steps:
         yield f"records of steps {steps[:20]}, of {run.config.steps}"

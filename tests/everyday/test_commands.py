@@ -15,38 +15,19 @@ import train
 from jax_attn.generate import __main__ as generate_cli
 from jax_attn.runs import commands
 from jax_attn.runs.build_model import build_model
-from jax_attn.runs.progress import TrainingProgress
 from jax_attn.runs.run import Run
-from tests.in_process import FOX, finished_run, one_line
+from tests.came_to import bits
+from tests.in_process import NO_NEWLINE, SHORT, interrupted, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-TEXT = FOX.replace("\n", " ")  # no newline
-RUN = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
-       "--batch-size", "2", "--block-size", "8"]  # fmt: skip
 COMMAND = re.compile(r"python (?:train\.py|-m jax_attn\.generate) .*")
 
 
-def bits(model):
-    return [np.asarray(x).tobytes() for x in ja.to_state_dict(model).values()]
-
-
-def records(run):
-    clocks = ("elapsed_s", "tokens_per_second")
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, no_pictures):
-    """A finished run of four steps with checkpoints 2 and 4, and its text."""
-    return finished_run(tmp_path_factory.mktemp("made"), *RUN, text=TEXT)
-
-
 @pytest.fixture
-def folder(made, tmp_path):
+def folder(short, tmp_path):
     """A copy to be spoilt."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     record["config"]["data"] = str(tmp_path / "text.txt")
     (tmp_path / "run" / "config.json").write_text(json.dumps(record))
@@ -81,16 +62,9 @@ def test_commands_can_be_pasted(call, tmp_path, monkeypatch, name):
     monkeypatch.setattr(commands, "SCRIPT", tmp_path / "train.py")
     (tmp_path / "train.py").touch()
     monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text(TEXT)
-    update = TrainingProgress.update
-
-    def interrupt(self, step, *figures):
-        update(self, step, *figures)
-        signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, "update", interrupt)
-        code, out, _ = call(train.main, "bigram", *RUN, "--data", "text.txt", f"--out={name}")
+    Path("text.txt").write_text(NO_NEWLINE)
+    with interrupted(2, signal.SIGINT):
+        code, out, _ = call(train.main, "bigram", *SHORT, "--data", "text.txt", f"--out={name}")
     assert code == 130
     (go_on,) = COMMAND.findall(out)
     code, out, err = typed(call, go_on)
@@ -112,7 +86,7 @@ def test_a_command_finds_its_script_from_any_folder(folder, monkeypatch):
 
 def test_a_refusal_that_names_a_command(call, folder):
     """A folder that is taken, one that cannot be written to, and a checkpoint in a run's place."""
-    line = one_line(call(train.main, "bigram", *RUN, "--data", folder / "text.txt",
+    line = one_line(call(train.main, "bigram", *SHORT, "--data", folder / "text.txt",
                          "--out", folder / "run"))  # fmt: skip
     assert f"--resume {folder / 'run'}" in line
     checkpoint = folder / "run" / "checkpoints" / "2"
@@ -222,7 +196,7 @@ def test_a_text_that_was_moved(call, folder):
     ],
 )
 def test_another_text_is_refused_and_nothing_changed(call, folder, data, said):
-    (folder / "other.txt").write_text(TEXT.replace("fox", "cat"))
+    (folder / "other.txt").write_text(NO_NEWLINE.replace("fox", "cat"))
     before = (folder / "run" / "config.json").read_bytes()
     data = data if data == "python-docs" else folder / data
     line = one_line(call(train.main, "--resume", folder / "run", "--data", data, "--steps", 6))
@@ -266,7 +240,7 @@ def test_a_message_has_its_bound(call, said):
 
 
 def test_a_preset_that_is_a_text(call):
-    assert "is unknown; choose bigram" in one_line(call(train.main, TEXT))
+    assert "is unknown; choose bigram" in one_line(call(train.main, NO_NEWLINE))
 
 
 def test_a_small_vocabulary_is_named_whole():
@@ -275,12 +249,12 @@ def test_a_small_vocabulary_is_named_whole():
 
 
 @pytest.mark.parametrize("rng", ["jax", "torch"])
-def test_ids_that_stand_for_nothing_are_never_drawn(call, made, tmp_path, monkeypatch, rng):
+def test_ids_that_stand_for_nothing_are_never_drawn(call, short, tmp_path, monkeypatch, rng):
     """As of a model that has GPT-2's vocabulary, on a text of few symbols."""
     monkeypatch.setattr("jax_attn.runs.run.build_model", lambda config, _: build_model(config, 900))
-    arguments = ["--data", made / "text.txt", "--out", tmp_path / "run", "--rng", rng]
-    assert call(train.main, "bigram", *RUN, "--sample-tokens", 40, *arguments)[0] == 0
-    symbols = set((made / "text.txt").read_text()) | {"\n"}
+    arguments = ["--data", short / "text.txt", "--out", tmp_path / "run", "--rng", rng]
+    assert call(train.main, "bigram", *SHORT, "--sample-tokens", 40, *arguments)[0] == 0
+    symbols = set((short / "text.txt").read_text()) | {"\n"}
     sample = (tmp_path / "run" / "sample.txt").read_text()
     assert set(sample) <= symbols
     assert len(sample) == 42

@@ -13,13 +13,11 @@ import jax_attn as ja
 import train
 from jax_attn.data import CharTokenizer, file_bytes, load_corpus
 from tests.everyday.texts import Read, refusal, text_of
-from tests.in_process import FOX, one_line
+from tests.in_process import FOX, SHORT, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CAT = FOX.replace("fox", "cat").replace("z", "ž")
-RUN = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
-       "--batch-size", "2", "--block-size", "8"]  # fmt: skip
 
 
 def sha256(content):
@@ -221,7 +219,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, monkeypatch, made, said):
 )  # fmt: skip
 def test_settings_that_cannot_be(call, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(filled(tmp_path, a_txt=FOX, short_txt="a"))
-    assert said in one_line(call(train.main, "bigram", *RUN, *arguments))
+    assert said in one_line(call(train.main, "bigram", *SHORT, *arguments))
     assert not (tmp_path / "runs").exists()
 
 
@@ -316,7 +314,7 @@ def test_texts_that_were_moved_are_named_again(call, made, tmp_path):
 
 def test_one_that_validates_with_a_part_has_no_other_text(call, made, tmp_path):
     out = tmp_path / "run"
-    assert call(train.main, "bigram", *RUN, "--data", made / "a.txt", "--out", out)[0] == 0
+    assert call(train.main, "bigram", *SHORT, "--data", made / "a.txt", "--out", out)[0] == 0
     line = one_line(call(train.main, "--resume", out, "--validation", made / "other"))
     assert "validates with a part of its text: it has no --validation to move" in line
 

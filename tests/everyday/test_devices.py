@@ -183,7 +183,7 @@ def test_too_large_a_batch(call, made, tmp_path, monkeypatch):
 def test_the_remedies_are_those_that_are_left(
     call, made, tmp_path, monkeypatch, settings, remedies, fault, reason
 ):
-    starved(monkeypatch, fault)
+    starved(monkeypatch, fault, "__init__")  # before anything is compiled
     given = ["mini", *RUN, *settings, "--data", made / "text.txt", "--out", tmp_path / "run"]
     line = one_line(call(train.main, *given))
     assert reason in line

@@ -12,29 +12,10 @@ import train
 from jax_attn.runs import progress
 from jax_attn.runs.progress import TrainingProgress
 from jax_attn.training import evaluation
-from tests.in_process import FOX, finished_run, one_line
+from tests.came_to import records
+from tests.in_process import SHORT, one_line
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-TEXT = FOX.replace("\n", " ")  # no newline
-RUN = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
-       "--batch-size", "2", "--block-size", "8"]  # fmt: skip
-
-
-def bits(model):
-    return [np.asarray(x).tobytes() for x in ja.to_state_dict(model).values()]
-
-
-def records(run):
-    clocks = ("elapsed_s", "tokens_per_second")
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, no_pictures):
-    """A finished run of four steps with checkpoints 2 and 4, and its text."""
-    return finished_run(tmp_path_factory.mktemp("made"), *RUN, text=TEXT)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +25,7 @@ def made(tmp_path_factory, no_pictures):
     "batch", [pytest.param(0, id="before it begins"), pytest.param(1, id="in the middle")]
 )
 def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
-    call, made, tmp_path, monkeypatch, at, batch
+    call, short, tmp_path, monkeypatch, at, batch
 ):
     monkeypatch.setattr("jax_attn.runs.report.EVALUATION_TOKENS", 64)
     seen = []
@@ -55,7 +36,7 @@ def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(TrainingProgress, "evaluating", interrupt)
-    arguments = ["bigram", *RUN, "--data", made / "text.txt"]
+    arguments = ["bigram", *SHORT, "--data", short / "text.txt"]
     stops = False
     assert call(train.main, *arguments, "--out", tmp_path / "whole")[0] == 0
     stops, of = True, seen[0][1]
@@ -80,10 +61,10 @@ def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
     assert samples[0] == samples[1]
 
 
-def test_evaluation_says_how_far_it_is(call, made, tmp_path, monkeypatch):
+def test_evaluation_says_how_far_it_is(call, short, tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_LINE_EVERY_S", 0.0)
     code, out, _ = call(
-        train.main, "bigram", *RUN, "--data", made / "text.txt", "--out", tmp_path / "run"
+        train.main, "bigram", *SHORT, "--data", short / "text.txt", "--out", tmp_path / "run"
     )
     assert code == 0
     assert out.count("evaluating: 0 of 1 batches") == 3  # twice on the way, and the training split
@@ -99,14 +80,14 @@ def test_evaluation_says_how_far_it_is(call, made, tmp_path, monkeypatch):
         pytest.param("2147483647", "over all 175 characters of the validation split", id="more"),
     ],
 )
-def test_evaluation_has_its_bound(call, made, tmp_path, given, words):
+def test_evaluation_has_its_bound(call, short, tmp_path, given, words):
     run = tmp_path / "run"
-    arguments = [*RUN, "--data", made / "text.txt", "--eval-tokens", given, "--out", run]
+    arguments = [*SHORT, "--data", short / "text.txt", "--eval-tokens", given, "--out", run]
     code, out, _ = call(train.main, "bigram", *arguments)
     assert code == 0
     assert words in out
     n = min(int(given) or 175, 175)
-    corpus = ja.load_corpus(str(made / "text.txt"), print)
+    corpus = ja.load_corpus(str(short / "text.txt"), print)
     loss = ja.evaluate(ja.load_model(run), corpus.validation[: n + 1], block_size=8, batch_size=512)
     assert records(run)[-1]["val_loss"] == pytest.approx(loss, rel=1e-6)
 
@@ -117,12 +98,12 @@ def test_a_bound_below_nothing_is_refused(call):
     )
 
 
-def test_few_batches_are_on_their_way(made, monkeypatch):
+def test_few_batches_are_on_their_way(short, monkeypatch):
     """However many there are: what is asked between two of them is heard at once."""
     waited, done = [], []
     block = jax.block_until_ready
     monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(block(x)) or x)
-    model, tokens = ja.load_model(made / "run"), np.zeros(1001, np.uint8)
+    model, tokens = ja.load_model(short / "run"), np.zeros(1001, np.uint8)
     ja.evaluate(
         model, tokens, block_size=8, batch_size=5,
         on_batch=lambda n, of: done.append((n, of, len(waited))),

@@ -13,7 +13,7 @@ import train
 from jax_attn.runs import painter as painters
 from jax_attn.runs import session
 from jax_attn.runs.painter import Painter
-from jax_attn.runs.progress import TrainingProgress
+from tests.in_process import interrupted
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "9"]
@@ -124,22 +124,14 @@ def test_a_run_without_pictures_is_complete(call, text, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def stopped(call, text, tmp_path, monkeypatch, no_pictures):
+def stopped(call, text, tmp_path, no_pictures):
     """A run to which the signals come when it has made two steps."""
 
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests' own may be under nohup
 
     def run(*numbers):
-        update = TrainingProgress.update
-
-        def interrupt(self, step, *figures):
-            update(self, step, *figures)
-            if step == 2:
-                for number in numbers:
-                    signal.raise_signal(number)
-
-        monkeypatch.setattr(TrainingProgress, "update", interrupt)
-        return call(train.main, "bigram", *TINY, "--data", text, "--out", tmp_path / "run")
+        with interrupted(2, *numbers):
+            return call(train.main, "bigram", *TINY, "--data", text, "--out", tmp_path / "run")
 
     yield run
     signal.signal(signal.SIGHUP, before)

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ import jax_attn as ja
 import train
 from jax_attn.config import OptimizerConfig
 from jax_attn.runs import checksums
+from tests.came_to import bits, records
 from tests.in_process import FOX, one_line, train_here
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -38,13 +38,8 @@ def copy(made, tmp_path):
     return lambda name: shutil.copytree(made / name, tmp_path / name)
 
 
-def bits(model):
-    return [np.asarray(x).tobytes() for x in jax.tree.leaves(ja.to_state_dict(model, "lecture"))]
-
-
 def rates(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return {record["step"]: record["learning_rate"] for record in map(json.loads, lines)}
+    return {record["step"]: record["learning_rate"] for record in records(run)}
 
 
 def about(out):

@@ -14,8 +14,9 @@ import train
 from jax_attn.data import characters, file_bytes
 from jax_attn.data.characters import Characters
 from jax_attn.runs import checksums
+from tests.came_to import records
 from tests.everyday.texts import MARK, Read, file_of, refusal, text_of
-from tests.in_process import FOX
+from tests.in_process import FOX, SHORT
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -152,20 +153,16 @@ def test_one_that_is_written_to_for_ever_is_not_followed(tmp_path, monkeypatch):
 
 # A run from the one to the other.
 
-RUN = ["--steps", "4", "--eval-every", "2", "--checkpoint-every", "2", "--sample-tokens", "5",
-       "--batch-size", "2", "--block-size", "8"]  # fmt: skip
-
 
 def losses(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["train_loss"] for line in lines]
+    return [record["train_loss"] for record in records(run)]
 
 
 def test_a_run_in_an_encoding_goes_on_in_it(call, tmp_path):
     for name, encoding in (("plain", "utf-8"), ("wide", "utf-16")):
         (tmp_path / name).write_bytes(FOX.encode(encoding))
         arguments = ["--data", tmp_path / name, "--out", tmp_path / f"run-{name}"]
-        code, _, err = call(train.main, "bigram", *RUN, *arguments, "--encoding", encoding)
+        code, _, err = call(train.main, "bigram", *SHORT, *arguments, "--encoding", encoding)
         assert (code, err) == (0, "")
         assert call(train.main, "--resume", tmp_path / f"run-{name}", "--steps", 6)[0] == 0
     record = json.loads((tmp_path / "run-wide" / "config.json").read_text())
@@ -177,7 +174,7 @@ def test_a_run_in_an_encoding_goes_on_in_it(call, tmp_path):
 def test_a_run_from_a_pipe_goes_on_from_a_file_only(call, tmp_path):
     run = tmp_path / "run"
     pipe = anonymous(tmp_path, [FOX.encode()])
-    code, out, _ = call(train.main, "bigram", *RUN, "--data", pipe, "--out", run)
+    code, out, _ = call(train.main, "bigram", *SHORT, "--data", pipe, "--out", run)
     assert code == 0
     assert "is a pipe: it is read once" in out
     os.close(int(pipe.rpartition("/")[2]))
@@ -196,7 +193,7 @@ def test_a_run_from_a_pipe_goes_on_from_a_file_only(call, tmp_path):
             (run / "config.json").write_text(json.dumps(record))
     assert ja.resume(run, data=plain, steps=6).records[-1]["step"] == 6
     again = tmp_path / "again"
-    assert call(train.main, "bigram", *RUN, "--data", plain, "--out", again)[0] == 0
+    assert call(train.main, "bigram", *SHORT, "--data", plain, "--out", again)[0] == 0
     assert losses(again) == losses(run)[:2]
 
 
@@ -207,7 +204,7 @@ def test_a_run_of_the_time_when_a_mark_was_a_symbol_has_it_still(call, tmp_path)
     assert text_of(corpus) == MARK + FOX
     assert corpus.tokenizer.characters.endswith(MARK)
     run = tmp_path / "run"
-    assert call(train.main, "bigram", *RUN, "--data", path, "--out", run)[0] == 0
+    assert call(train.main, "bigram", *SHORT, "--data", path, "--out", run)[0] == 0
     shutil.rmtree(run / "checkpoints")
     record = json.loads((run / "config.json").read_text())
     record["corpus"]["characters"] += 1
