@@ -38,7 +38,7 @@ def _of_torch(model: torch.nn.Module) -> Iterator[str]:
     for name, module in model.named_modules():
         kind = type(module).__name__
         recurrent = isinstance(module, torch.nn.RNNBase) and module.num_layers > 1
-        rate = 0.0
+        rate: Any = 0.0
         if "Drop" in kind:
             rate = getattr(module, "p", getattr(module, "drop_prob", 0.0)) or 0.0
         elif recurrent or isinstance(module, torch.nn.MultiheadAttention):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from parity_tests.harness.calls import Call
 from parity_tests.harness.matching import Match, Matching, match_arrays
 from parity_tests.harness.pairing import Pair, choose
-from parity_tests.harness.record import Call
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import (
     arrays,

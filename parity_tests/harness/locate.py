@@ -18,23 +18,16 @@ from numpy.typing import NDArray
 
 from parity_tests.harness.bridge import Bridge, BridgeError
 from parity_tests.harness.budgets import SEMANTIC, Budget
+from parity_tests.harness.calls import Call, Key, NotReplayableError
 from parity_tests.harness.compare import compare, rms
 from parity_tests.harness.copies import copy_of
 from parity_tests.harness.dropouts import refuse_drawn, refuse_dropout
+from parity_tests.harness.jax_replay import Backward, PortLayer, port_backward
 from parity_tests.harness.likeness import Likeness, Which
 from parity_tests.harness.location import Check, Direction, Location, Mode
+from parity_tests.harness.on_torch import torch_cotangents, torch_gradients, torch_outputs
 from parity_tests.harness.pairing import Twin, pair_calls
-from parity_tests.harness.record import Call, record
-from parity_tests.harness.replay import (
-    Backward,
-    Key,
-    NotReplayableError,
-    PortLayer,
-    port_backward,
-    torch_cotangents,
-    torch_gradients,
-    torch_outputs,
-)
+from parity_tests.harness.record import record
 from parity_tests.harness.report import failed
 from parity_tests.harness.taps import layers
 from parity_tests.harness.trace import numbered

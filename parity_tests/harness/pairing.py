@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests.harness.calls import ROOT, Call
 from parity_tests.harness.patterns import Pattern
-from parity_tests.harness.record import ROOT, Call, Record
+from parity_tests.harness.record import Record
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def pair_calls(ref: Record, port: Record, twins: Mapping[str, Twin], known: set[
         used.add(text)
         met.add(twin.port)
         others = port_calls.get(twin.port, [])
-        if twin.call is not None:
-            others = others[twin.call : twin.call + 1]
+        if isinstance(twin.call, int):
+            others = others[twin.call :][:1]
         if not others and twin.port not in known | port_calls.keys():
             raise ValueError(f"{name or ROOT} -> {twin.port}: the port has no layer of that name")
         if not others:

@@ -59,6 +59,16 @@ def to_numpy(leaf: Any) -> NDArray[Any]:
     return leaf.numpy().copy()
 
 
+def as_torch(array: Any) -> torch.Tensor:
+    """A tensor of its own."""
+    if isinstance(array, torch.Tensor):
+        return array.detach().clone()
+    array = to_numpy(array)
+    if array.dtype == jnp.bfloat16:  # NumPy's own dtypes have none
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
 def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and leaf, None left out; a bare leaf is called "value"."""
     if tree is None:

@@ -5,8 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from parity_tests.harness.calls import ROOT
 from parity_tests.harness.kinds import kind_of
-from parity_tests.harness.record import ROOT, record
+from parity_tests.harness.record import record
 from parity_tests.harness.taps import layers
 
 

@@ -1,7 +1,4 @@
-"""One layer alone: its outputs on given inputs, and its gradients for given output cotangents.
-
-And the whole: the cotangent of every call's outputs, for given ones of the model's own.
-"""
+"""The port: one of its layers alone, and the whole of it backward."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,144 +7,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from parity_tests.harness.copies import copy_of, snapshot
-from parity_tests.harness.marks import mark
-from parity_tests.harness.record import Call, JaxLayer, as_torch, run
-from parity_tests.harness.taps import listened_to
+from parity_tests.harness.calls import (
+    Arrays,
+    Call,
+    Gradients,
+    JaxLayer,
+    Key,
+    NotReplayableError,
+    run,
+)
+from parity_tests.harness.jax_listening import listened_to
+from parity_tests.harness.marks import Levels, mark
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import arrays, floats, is_float, map_arrays, with_arrays
 from parity_tests.harness.variables import parameters, take_apart
-
-Arrays = list[NDArray[Any]]
-Key = tuple[str, int]  # name and count of a call
-
-
-class NotReplayableError(Exception):
-    """A layer that cannot be run alone; why, in words."""
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """With respect to the floating-point inputs, in order, and to the weights, by dotted name."""
-
-    inputs: Arrays
-    weights: dict[str, NDArray[Any]]
-
-
-# torch
-
-
-def torch_outputs(call: Call, args: tuple, kwargs: dict[str, Any]) -> Arrays:
-    with torch.no_grad():
-        return [to_numpy(x) for x in arrays(_torch_layer(call)(*_torch(args), **_torch(kwargs)))]
-
-
-def torch_gradients(
-    call: Call, args: tuple, kwargs: dict[str, Any], cotangents: Sequence[NDArray[Any]]
-) -> Gradients:
-    """`cotangents`: one for each floating-point output."""
-    layer = _torch_layer(call)
-    args, kwargs = _torch(args), _torch(kwargs)
-    inputs = [x.requires_grad_() for x in floats([args, kwargs])]
-    weights = {name: p.requires_grad_() for name, p in layer.named_parameters()}
-    outputs = floats(layer(*map_arrays(torch.clone, args), **map_arrays(torch.clone, kwargs)))
-    gradients = _torch_vjp(outputs, [*inputs, *weights.values()], cotangents)
-    return Gradients(
-        gradients[: len(inputs)], dict(zip(weights, gradients[len(inputs) :], strict=True))
-    )
-
-
-def torch_cotangents(
-    model: torch.nn.Module, inputs: Any, cotangents: Sequence[NDArray[Any]]
-) -> dict[Key, Arrays]:
-    """Of each call's floating-point outputs, for given ones of the model's own."""
-    model = copy_of(model)
-    ear = _TorchCotangents()
-    for parameter in model.parameters():
-        parameter.requires_grad_()
-    with listened_to(model, ear) as listened:
-        leaves = map_arrays(as_torch, inputs)
-        for x in floats(leaves):
-            x.requires_grad_()
-        # Work in place on what a derivative is asked for is refused; on a copy of it, it is not.
-        last = floats(run(listened, map_arrays(torch.clone, leaves)))
-    flat = [x for outputs in ear.outputs.values() for x in outputs]
-    gradients = iter(_torch_vjp(last, flat, cotangents))
-    return {key: [next(gradients) for _ in outputs] for key, outputs in ear.outputs.items()}
-
-
-class _TorchCotangents:
-    """Keeps of each call's results a copy that nothing but what follows is computed from."""
-
-    def __init__(self) -> None:
-        self._begun: list[str] = []
-        self._counts: Counter[str] = Counter()
-        self.outputs: dict[Key, list[torch.Tensor]] = {}
-
-    def before(self, name: str, *_: Any) -> None:
-        self._begun.append(name)
-
-    def after(self, name: str, output: Any) -> Any:
-        self._begun.pop()
-        return self._kept(name, output)
-
-    def at(self, name: str, value: Any) -> Any:
-        inside = self._begun[-1] if self._begun else ""
-        return self._kept(f"{inside}.{name}" if inside else name, value)
-
-    def around(self, *_: Any) -> Any:
-        raise NotImplementedError("torch's hooks come before and after")
-
-    def _kept(self, name: str, output: Any) -> Any:
-        kept = map_arrays(torch.clone, output)
-        self.outputs[name, self._counts[name]] = floats(kept)
-        self._counts[name] += 1
-        # What follows may work in place: a second copy keeps this one as the layer gave it.
-        return map_arrays(torch.clone, kept)
-
-
-def _torch_layer(call: Call) -> torch.nn.Module:
-    if call.layer is None:
-        raise NotReplayableError("a tap has no inputs")
-    assert isinstance(call.layer, torch.nn.Module)
-    return snapshot(call.layer)
-
-
-def _torch_vjp(
-    outputs: Sequence[torch.Tensor],
-    inputs: Sequence[torch.Tensor],
-    cotangents: Sequence[NDArray[Any]],
-) -> Arrays:
-    """Zeros where an output depends on no input, and where an input reaches no output."""
-    pairs = [
-        (y, as_torch(c).to(y.dtype))
-        for y, c in zip(outputs, cotangents, strict=True)
-        if y.requires_grad
-    ]
-    if not pairs:
-        return [np.zeros(x.shape, to_numpy(x).dtype) for x in inputs]
-    reached = [x for x in inputs if x.requires_grad]
-    gradients = iter(
-        torch.autograd.grad(
-            [y for y, _ in pairs],
-            reached,
-            [c for _, c in pairs],
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    )
-    return [to_numpy(next(gradients) if x.requires_grad else torch.zeros_like(x)) for x in inputs]
-
-
-def _torch(tree: Any) -> Any:
-    return map_arrays(as_torch, tree)
-
-
-# JAX
 
 Adapt = Callable[[Any], Sequence[Any]]  # a call's result -> the arrays that are compared
 
@@ -248,12 +123,12 @@ def port_backward(
     names = parameters(model)
     weights = {name: value for name, value in values.items() if name in names}
     inputs = map_arrays(jnp.asarray, inputs)
-    ears: list[_JaxCotangents] = []
+    ears: list[_Cotangents] = []
 
     def outputs(weights: dict[str, Any], given: list[Any], variable: Any) -> list[Any]:
         remaining = iter(given)
         tree = map_arrays(lambda x: next(remaining) if is_float(x) else x, inputs)
-        ear = _JaxCotangents(variable)
+        ear = _Cotangents(variable)
         ears.append(ear)
         with listened_to(rebuild({**values, **weights}), ear) as listened:
             return [x for x in adapt(run(listened, tree)) if is_float(x)]
@@ -275,9 +150,9 @@ class _Returned:
     passed_arrays: list[Any] | None = None
     cotangents: dict[int, Any] = field(default_factory=dict)
 
-    def passed(self, found: Sequence[Any], levels: Any) -> None:
+    def passed(self, arrays: Sequence[jax.Array], levels: Levels) -> None:
         if self.passed_arrays is None:
-            self.passed_arrays = list(found)
+            self.passed_arrays = list(arrays)
 
     def returned(self, index: int, cotangent: Any) -> None:
         self.cotangents[index] = cotangent
@@ -291,7 +166,7 @@ class _Returned:
         ]
 
 
-class _JaxCotangents:
+class _Cotangents:
     def __init__(self, variable: Any) -> None:
         self._variable = variable
         self._running: list[str] = []
@@ -324,11 +199,6 @@ class _JaxCotangents:
         heard = _Returned()
         self._ended.append((name, heard))
         return with_arrays(output, mark(arrays(output), heard, self._variable))
-
-    def before(self, *_: Any) -> None:
-        raise NotImplementedError("JAX's calls are gone around")
-
-    after = before
 
 
 def _like(cotangents: Sequence[NDArray[Any]], outputs: Sequence[jax.Array]) -> list[jax.Array]:
