@@ -1,4 +1,4 @@
-"""Ready-made rules of torch's layers: both sides run in float64, forward and backward, odd sizes."""
+"""Ready-made rules of torch's layers: both sides run in float64, forward and backward."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,12 +159,12 @@ def simple() -> list[Case]:
         Case("LayerNorm", "nnx", lambda: nn.LayerNorm(5),
              lambda: nnx.LayerNorm(5, rngs=rngs(), use_fast_variance=False, **EXACT), ((2, 5),),
              lambda m, x: m(x)),
-        Case("LayerNorm", "linen", lambda: nn.LayerNorm((3, 5)),
+        Case("LayerNorm", "linen", lambda: nn.LayerNorm([3, 5]),
              lambda: bound(linen.LayerNorm(reduction_axes=(-2, -1), feature_axes=(-2, -1),
                                            use_fast_variance=False, **EXACT), (2, 3, 5)),
              ((2, 3, 5),), lambda m, x: m(x)),
-        Case("LayerNorm", "equinox", lambda: nn.LayerNorm((3, 5), bias=False),
-             lambda: eqx.nn.LayerNorm((3, 5), use_bias=False), ((2, 3, 5),), each),
+        Case("LayerNorm", "equinox", lambda: nn.LayerNorm([3, 5], bias=False),
+             lambda: eqx.nn.LayerNorm([3, 5], use_bias=False), ((2, 3, 5),), each),
         Case("RMSNorm", "nnx", lambda: nn.RMSNorm(5, eps=1e-5),
              lambda: nnx.RMSNorm(5, rngs=rngs(), **EXACT), ((2, 5),), lambda m, x: m(x)),
         Case("RMSNorm", "linen", lambda: nn.RMSNorm(5, eps=1e-5),
@@ -285,7 +285,9 @@ class Cells(eqx.Module):
 class Layers(nnx.Module):
     def __init__(self, cell: Any) -> None:
         self.layers = nnx.List(
-            nnx.Bidirectional(*(nnx.RNN(cell(n, 4, rngs=rngs(), **KW)) for _ in range(2)))
+            nnx.Bidirectional(
+                nnx.RNN(cell(n, 4, rngs=rngs(), **KW)), nnx.RNN(cell(n, 4, rngs=rngs(), **KW))
+            )
             for n in (3, 8)
         )
 
@@ -301,8 +303,8 @@ class LinenLayers(linen.Module):
     @linen.compact
     def __call__(self, x: Array) -> Array:
         for i in range(2):
-            ways = (linen.RNN(self.cell(4, **KW)) for _ in range(2))
-            x = linen.Bidirectional(*ways, name=f"layers_{i}")(x)
+            forth, back = (linen.RNN(self.cell(4, **KW)) for _ in range(2))
+            x = linen.Bidirectional(forth, back, name=f"layers_{i}")(x)
         return x
 
 
@@ -419,7 +421,7 @@ def batches(ref: nn.Module) -> dict[str, Any]:
         (lambda: nn.LSTM(3, 4, proj_size=2), "linen", "no JAX cell has proj_size"),
         (lambda: nn.ConvTranspose1d(4, 4, 3, groups=2), "linen", "ConvTranspose has no groups"),
         (lambda: nn.Embedding(4, 3, max_norm=1.0), "nnx", "changes its weights when it is called"),
-        (lambda: nn.LayerNorm((3, 5)), "nnx", "LayerNorm over 2 axes has weights of shape (3, 5)"),
+        (lambda: nn.LayerNorm([3, 5]), "nnx", "LayerNorm over 2 axes has weights of shape (3, 5)"),
         (lambda: nn.InstanceNorm1d(3, track_running_stats=True), "equinox", "keep no running"),
         (lambda: nn.BatchNorm1d(3), "equinox", "keeps its statistics in an eqx.nn.State"),
         (lambda: nn.MultiheadAttention(6, 2, add_bias_kv=True), "nnx", "learnt key and value"),

@@ -1,6 +1,6 @@
 """Gradients with respect to a port's weights, taken back to the reference's through a rule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,23 +11,25 @@ from numpy.typing import NDArray
 from parity_tests.harness.links import Link
 from parity_tests.harness.maps import Arrays, as_tuple
 from parity_tests.harness.rules import BridgeError
+from parity_tests.harness.tensors import to_numpy
 
 
 def gradients_of_reference(
     link: Link,
     gradients: Sequence[NDArray[Any]],
-    weights: Sequence[NDArray[Any]] | None,
+    state: Mapping[str, Any] | None,
 ) -> Arrays:
     """By the rule's own `gradient`, or JAX's derivative of its `to_port` at the weights.
 
-    Without `weights`, the reference's, only a map will do whose derivative is the same everywhere.
+    Without `state`, the reference's weights by name, only a map will do whose derivative is the
+    same everywhere.
     """
     own = link.rule.map.gradient
     if own is not None:
         results = link.called("gradient", own, gradients, link.references)
         return tuple(np.ascontiguousarray(x) for x in results)
-    if weights is not None:
-        return _derivative(link, gradients, weights)
+    if state is not None and all(name in state for name in link.references):
+        return _derivative(link, gradients, [to_numpy(state[name]) for name in link.references])
     rng = np.random.default_rng(0)
     shapes = [(x.shape, x.dtype) for x in link.to_reference(gradients)]
     results = [

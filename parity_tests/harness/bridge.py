@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from parity_tests.harness.adjoint import gradients_of_reference
 from parity_tests.harness.layouts import CONV1D, CONV2D, LINEAR
 from parity_tests.harness.links import Links
+from parity_tests.harness.patterns import Pattern
 from parity_tests.harness.rules import BridgeError, Rule, raise_if
 from parity_tests.harness.tensors import named_leaves, to_numpy
 from parity_tests.harness.variables import variables, with_variables
@@ -123,14 +124,13 @@ class Bridge:
         torch's `named_parameters()`. `reference` gives the weights to maps whose derivative depends
         on them, as weight norm's does.
         """
-        weights = {} if reference is None else self._weights(reference)
+        weights = reference.state_dict() if isinstance(reference, torch.nn.Module) else reference
         given = {name: to_numpy(x) for name, x in self._of_port(self._named(gradients)).items()}
         result: Arrays = {}
         for link in self._links.complete(given, partly=True):
             if not link.rule.alias:
                 pieces = [given[target][link.part] for target in link.ports]
-                at = [weights[name] for name in link.references if name in weights]
-                of_link = gradients_of_reference(link, pieces, at or None)
+                of_link = gradients_of_reference(link, pieces, weights)
                 result |= zip(link.references, of_link, strict=True)
         return result
 
@@ -183,7 +183,8 @@ def _filled(port: ModelT, values: Arrays, own: Mapping[str, Any]) -> ModelT:
 def _named(gradients: Any) -> dict[str, Any]:
     """Leaves by the names that `variables` gives the port's."""
     named = dict(named_leaves(gradients))
-    if all(isinstance(leaf, nnx.Variable) or hasattr(leaf, "shape") for leaf in named.values()):
+    of_nnx = isinstance(gradients, nnx.State)
+    if of_nnx or all(isinstance(x, nnx.Variable) or hasattr(x, "shape") for x in named.values()):
         return named
     return variables(partial(_named, gradients))  # a tree of JAX's own, as a function's parameters
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from parity_tests.harness.layouts import LINEAR
 from parity_tests.harness.maps import Axes, Map, add, chain, constant, split
-from parity_tests.harness.patterns import Pattern
 from parity_tests.harness.rules import Rule
 from parity_tests.harness.target import NoCounterpart, Target, under
 
@@ -31,7 +30,9 @@ def recurrent_rules(
     cells = list(product(range(module.num_layers), directions))
     for number, (layer, direction) in enumerate(cells):
         places = {"layer": str(layer), "direction": direction, "number": str(number)}
-        path = Pattern(port).fill(places)
+        path = port
+        for word, value in places.items():
+            path = path.replace(f"{{{word}}}", value)
         paths.add(path)
         ends = f"_l{layer}{DIRECTIONS[direction]}"
         names = {

@@ -45,8 +45,9 @@ def rules_for(
     InstanceNorm1d–3d, MultiheadAttention, GRU, LSTM. What is no weight (padding, epsilon, momentum)
     is the port's to set. A recurrent layer's port is one cell a layer and direction: in `port`,
     "{layer}" stands for 0, 1, …, "{direction}" for forward and backward, "{number}" for the count
-    of all cells, as Linen names them; `cell` says which of NNX's. `transpose_kernel` is that argument of Flax's ConvTranspose. `statistics`, for Equinox's
-    BatchNorm, names the two entries of the eqx.nn.State: ("state.0", "state.1").
+    of all cells, as Linen names them; `cell` says which of NNX's. `transpose_kernel` is that
+    argument of Flax's ConvTranspose. `statistics`, for Equinox's BatchNorm, names the two entries
+    of the eqx.nn.State: ("state.0", "state.1").
 
     NoCounterpart, a ValueError, says why the target cannot hold the weights; TypeError for a layer
     that is not listed.
@@ -131,7 +132,7 @@ _SIMPLE: dict[Any, Callable[[Any, Target, bool], Simple]] = {
     nn.modules.conv._ConvNd: _conv,
     nn.Embedding: _embedding,
     nn.modules.instancenorm._InstanceNorm: _norm,
-    (nn.LayerNorm): _norm,
+    nn.LayerNorm: _norm,
     nn.GroupNorm: _norm,
     nn.RMSNorm: _norm,
 }
