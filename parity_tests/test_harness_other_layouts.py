@@ -160,6 +160,7 @@ def test_what_a_module_of_equinox_keeps_is_no_weight_of_a_buffer() -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.randn(3))
             self.register_buffer("mean", torch.randn(3))
+            self.mean: torch.Tensor
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (x - self.mean) * self.weight

@@ -161,7 +161,7 @@ def _code(
     layouts = [f"{kind}{n}D" for kind in ("CONV", "CONV_TRANSPOSE") for n in (1, 2, 3)]
     ready = ("LINEAR", *layouts, "flip_groups", "heads", "rules_for", "trailing_ones")
     used = [name for name in ready if any(f"{name}{end}" in text for end in (")", "(", ","))]
-    imports = ", ".join(sorted(["Bridge", "Rule", *used]))
+    imports = ", ".join(sorted(["Bridge", "Rule", *used], key=lambda n: (not n.isupper(), n)))
     last = f", ignore={ignore}".replace("'", '"') if ignore else ""
     open_ends = [f"# unpaired, of the reference: {name} {shape}" for name, shape in left.items()]
     open_ends += [f"# unpaired, of the port: {name} {shape}" for name, shape in port.items()]

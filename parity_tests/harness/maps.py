@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Arrays = tuple[Any, ...]
 Function = Callable[..., Any]  # of arrays, one for each name of a rule; gives an array or a tuple
@@ -99,7 +100,7 @@ def flip(*axes: int) -> Map:
     return permutation(reversed_, reversed_)
 
 
-def permute_rows(order: Sequence[int], axis: int = 0) -> Map:
+def permute_rows(order: ArrayLike, axis: int = 0) -> Map:
     """Row i of the port is row order[i] of the reference; `axis=1` permutes columns.
 
     ValueError unless `order` has each of 0, 1, … once.
