@@ -19,7 +19,7 @@ except ImportError:
         "parity_tests needs PyTorch, which is not installed: pip install -e '.[test]'"
     ) from None
 
-from parity_tests.harness.bridge import CONV1D, CONV2D, LINEAR, Bridge, BridgeError, Rule
+from parity_tests.harness.bridge import Bridge, BridgeError, Rule
 from parity_tests.harness.budgets import BUDGETS, Budget
 from parity_tests.harness.compare import (
     Report,
@@ -27,10 +27,37 @@ from parity_tests.harness.compare import (
     bit_identical_after_rounding,
     compare,
 )
+from parity_tests.harness.draft import Draft, draft_rules
+from parity_tests.harness.layouts import (
+    CONV1D,
+    CONV2D,
+    CONV3D,
+    CONV_TRANSPOSE1D,
+    CONV_TRANSPOSE2D,
+    CONV_TRANSPOSE3D,
+    LINEAR,
+    flip_groups,
+    trailing_ones,
+)
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
+from parity_tests.harness.maps import (
+    Map,
+    add,
+    chain,
+    constant,
+    flip,
+    heads,
+    inverse,
+    merge,
+    permute_rows,
+    plus_constant,
+    split,
+    weight_norm,
+)
 from parity_tests.harness.pairing import Twin
 from parity_tests.harness.probe import probe
+from parity_tests.harness.rules_for import NoCounterpart, rules_for
 from parity_tests.harness.taps import layers, tap
 from parity_tests.harness.trace import trace
 from parity_tests.harness.variables import parameters, variables, with_variables
@@ -39,23 +66,45 @@ __all__ = [
     "BUDGETS",
     "CONV1D",
     "CONV2D",
+    "CONV3D",
+    "CONV_TRANSPOSE1D",
+    "CONV_TRANSPOSE2D",
+    "CONV_TRANSPOSE3D",
     "LINEAR",
     "Bridge",
     "BridgeError",
     "Budget",
+    "Draft",
     "Location",
+    "Map",
+    "NoCounterpart",
     "Report",
     "Rule",
     "Twin",
+    "add",
     "assert_parity",
     "bit_identical_after_rounding",
+    "chain",
     "compare",
+    "constant",
+    "draft_rules",
+    "flip",
+    "flip_groups",
+    "heads",
+    "inverse",
     "layers",
     "locate",
+    "merge",
     "parameters",
+    "permute_rows",
+    "plus_constant",
     "probe",
+    "rules_for",
+    "split",
     "tap",
     "trace",
+    "trailing_ones",
     "variables",
+    "weight_norm",
     "with_variables",
 ]

@@ -1,247 +1,197 @@
-"""Weights of any torch module to any NNX module and back, by rules, as a bijection.
+"""Weights of any torch module to any JAX model and back, by rules, as a bijection.
 
 Every tensor of the reference and every number of the port is used once; whatever is left over,
 used twice, of another shape or rounded on the way is an error that names it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
 from numpy.typing import NDArray
 
+from parity_tests.harness.adjoint import gradients_of_reference
+from parity_tests.harness.layouts import CONV1D, CONV2D, LINEAR
+from parity_tests.harness.links import Links
 from parity_tests.harness.patterns import Pattern
+from parity_tests.harness.rules import BridgeError, Rule, raise_if
 from parity_tests.harness.tensors import named_leaves, to_numpy
+from parity_tests.harness.variables import variables, with_variables
 
-ModuleT = TypeVar("ModuleT", bound=nnx.Module)
-Index = Any  # what NumPy's basic indexing takes
+__all__ = ["CONV1D", "CONV2D", "LINEAR", "Bridge", "BridgeError", "Rule"]
+
+ModelT = TypeVar("ModelT")
+T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
 Reference = torch.nn.Module | Mapping[str, Any]
-
-WHOLE: Index = (...,)
-LINEAR = (1, 0)  # torch [out, in] -> flax [in, out]
-CONV1D = (2, 1, 0)  # torch [out, in, width] -> flax [width, in, out]
-CONV2D = (2, 3, 1, 0)  # torch [out, in, height, width] -> flax [height, width, in, out]
-
-MOST_PROBLEMS = 8  # in one error message
-
-
-class BridgeError(ValueError):
-    """The rules do not pair the two models' weights one to one."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`reference` names become `port` names, and the axes are permuted by `axes`.
-
-    Names are patterns: "blocks.{i}.fc.weight" -> "blocks.{i}.fc.kernel", "**.bias" -> "**.bias".
-
-    Several tensors that make up one of the port: `over` gives the values of a place that only the
-    reference's name has, and `at` the part of the port's tensor for each of them:
-    `Rule("heads.{h}.key.weight", "keys.kernel", LINEAR, over={"h": range(3)},
-    at=lambda h: np.s_[:, 5 * h : 5 * h + 5])`.
-
-    `alias` is for a tied tensor that the reference lists a second time: it may be absent, and must
-    agree with what another rule has put there.
-    """
-
-    reference: str
-    port: str
-    axes: Sequence[int] | None = None
-    over: Mapping[str, Iterable[int]] = field(default_factory=dict)
-    at: Callable[..., Index] | None = None
-    alias: bool = False
-
-    def part(self, places: Mapping[str, str]) -> Index:
-        return WHOLE if self.at is None else self.at(**{k: int(places[k]) for k in self.over})
-
-    def to_port(self, value: NDArray) -> NDArray:
-        if self.axes is None or len(self.axes) != value.ndim:
-            return value  # the caller's check of the shape speaks of a wrong rank
-        return value.transpose(self.axes)
-
-    def to_reference(self, value: NDArray) -> NDArray:
-        if self.axes is None:
-            return np.array(value)
-        return np.ascontiguousarray(value.transpose(np.argsort(self.axes)))
-
-
-@dataclass(frozen=True)
-class _Link:
-    """One tensor of the reference and the part of the port's tensor that it is."""
-
-    reference: str
-    port: str
-    rule: Rule
-    part: Index
 
 
 class Bridge:
     """For each tensor the first rule that matches its name counts.
 
-    `ignore` names tensors of the reference that are no weights: "**.tril",
-    "**.num_batches_tracked". In the port, everything but the state of random streams is a weight.
+    `ignore` names tensors of the reference that have no place in the port: "inv_freq", "**.tril",
+    "**.num_batches_tracked". `ignore_port` names arrays of the port that nothing fills. There,
+    everything but the state of random streams is a weight, plain arrays and nnx.data included.
     """
 
-    def __init__(self, rules: Iterable[Rule], ignore: Iterable[str] = ()) -> None:
-        self._rules = [(Pattern(rule.reference), Pattern(rule.port), rule) for rule in rules]
-        self._ignored = [Pattern(text) for text in ignore]
-        for reference, port, rule in self._rules:
-            if reference.places != port.places | set(rule.over) or (rule.at is None) != (
-                not rule.over
-            ):
-                raise BridgeError(
-                    f"{rule.reference} -> {rule.port}: the places of both names must be the same, "
-                    "but for those in `over`, which go with `at`"
-                )
+    def __init__(
+        self, rules: Iterable[Rule], ignore: Iterable[str] = (), ignore_port: Iterable[str] = ()
+    ) -> None:
+        ignored = [Rule(name, ()) for name in _several(ignore)]
+        self._links = Links([*ignored, *rules])
+        self._ignored_of_port = [Pattern(name) for name in _several(ignore_port)]
 
-    def to_port(self, reference: Reference, port: ModuleT) -> ModuleT:
-        """Fills `port` with the weights of a torch module or state dict and returns it.
+    def to_port(self, reference: Reference, port: ModelT) -> ModelT:
+        """The port with the weights of a torch module or state dict.
 
-        BridgeError, and an unchanged port, unless the rules pair them one to one without rounding.
+        An NNX module is filled and returned; of any other model (a bound Linen module, an Equinox
+        module, a function with parameters) a new one is returned. BridgeError, and an unchanged
+        port, unless the rules pair them one to one without rounding.
         """
-        variables = _variables(port)
-        values = {name: np.array(v[...]) for name, v in variables.items()}
+        own = self._of_port(variables(port))
+        values = {name: to_numpy(value) for name, value in own.items()}
         filled = {name: np.zeros(value.shape, bool) for name, value in values.items()}
-        problems, aliases = [], []
         weights = self._weights(reference)
-        for name, given in weights.items():
-            link = self._link(name)
-            if link is None:
-                problems.append(f"{name} of the reference matches no rule")
+        problems, aliases = [], []
+        for link in self._links.of_reference(weights, values, problems):
+            try:
+                given = [weights[name] for name in link.references]
+                pieces = link.to_port(given)
+                if not link.undone(given, pieces):
+                    problems.append(f"to_reference of {link.rule} does not undo its to_port")
+            except BridgeError as error:
+                problems.append(str(error))
                 continue
-            if link.port not in values:
-                problems.append(f"{name} -> {link.port}, which the port does not have")
-                continue
-            piece, place = link.rule.to_port(given), values[link.port][link.part]
-            if piece.shape != place.shape:
-                problems.append(f"{name} gives {piece.shape} where {link.port} has {place.shape}")
-            elif not np.array_equal(piece.astype(place.dtype), piece, equal_nan=True):
-                problems.append(f"{name} {piece.dtype} would be rounded to {place.dtype}")
-            elif link.rule.alias:
-                aliases.append((name, piece, place, link.port))
-            elif filled[link.port][link.part].any():
-                problems.append(f"{name} -> {link.port}, which another tensor has filled")
-            else:
-                place[...] = piece  # a view: `part` is a basic index
-                filled[link.port][link.part] = True
-        for name, piece, place, target in aliases:
-            if not np.array_equal(piece, place, equal_nan=True):
+            name = " and ".join(link.references) or "a constant"
+            for target, piece in zip(link.ports, pieces, strict=True):
+                place = values[target][link.part]
+                if piece.shape != place.shape:
+                    problems.append(f"{name} gives {piece.shape} where {target} has {place.shape}")
+                elif not _equal(piece.astype(place.dtype), piece):
+                    problems.append(
+                        f"{name} {piece.dtype} would be rounded to {place.dtype}, as {target} is"
+                    )
+                elif link.rule.alias:
+                    aliases.append((name, piece, target, link.part))
+                elif filled[target][link.part].any():
+                    problems.append(f"{name} -> {target}, which another tensor has filled")
+                else:
+                    values[target][link.part] = piece
+                    filled[target][link.part] = True
+        for name, piece, target, part in aliases:
+            if not _equal(piece, values[target][part]):
                 problems.append(f"{name} differs from {target}, to which it is tied")
         problems += [
             f"{name} of the port is not filled ({int((~mask).sum())} of {mask.size} numbers)"
+            ", nor in `ignore_port`"
             for name, mask in filled.items()
             if not mask.all()
         ]
-        _raise_if(problems)
-        back = {
-            link.reference
-            for name, value in values.items()
-            for link in self._links_to(name, value.shape)[0]
-        }
-        _raise_if(
+        raise_if(problems)
+        links = {link for name, x in values.items() for link in self._links.to(name, x.shape)[0]}
+        back = {name for link in links for name in link.references}
+        raise_if(
             f"{name} of the reference would not come back by this name"
             for name in weights.keys() - back
         )
-        arrays = {name: jnp.asarray(value) for name, value in values.items()}
-        _raise_if(
-            f"{name} is {values[name].dtype}: do this under jax.enable_x64(True)"
-            for name, array in arrays.items()
-            if array.dtype != values[name].dtype
-        )
-        for name, variable in variables.items():
-            variable[...] = arrays[name]
-        return port
+        return _filled(port, values, own)
 
-    def to_reference(self, port: nnx.Module) -> dict[str, NDArray[Any]]:
-        """The port's weights as a state dict of the reference: the exact inverse of `to_port`.
+    def to_reference(self, port: Any) -> Arrays:
+        """The port's weights as a state dict of the reference: the inverse of `to_port`.
 
-        Ignored tensors are not in it.
+        Exact but for the rounding of maps that compute. Ignored tensors are not in it.
         """
-        return self._to_reference(_variables(port), with_aliases=True)
-
-    def map_gradients(self, gradients: Any) -> dict[str, NDArray[Any]]:
-        """Gradients with respect to the port's weights, by the reference's names and layout.
-
-        `gradients` is an nnx.State or a tree of arrays with the port's names, of all weights or of
-        some. Tied tensors appear once, as in torch's `named_parameters()`.
-        """
-        return self._to_reference(dict(named_leaves(gradients)), with_aliases=False)
-
-    def _to_reference(self, port: Mapping[str, Any], with_aliases: bool) -> dict[str, NDArray[Any]]:
-        result: dict[str, NDArray[Any]] = {}
-        problems = []
-        for target, leaf in port.items():
-            value = to_numpy(leaf)
-            links, used = self._links_to(target, value.shape)
-            if (used != 1).any():
-                problems.append(
-                    f"of the {used.size} numbers of {target} in the port, {int((used == 0).sum())} "
-                    f"match no rule and {int((used > 1).sum())} match several"
-                )
-            for link in links:
-                if with_aliases or not link.rule.alias:
-                    result[link.reference] = link.rule.to_reference(value[link.part])
-        _raise_if(problems)
+        given = {name: to_numpy(x) for name, x in self._of_port(variables(port)).items()}
+        result: Arrays = {}
+        for link in self._links.complete(given, partly=False):
+            pieces = [given[target][link.part] for target in link.ports]
+            # Copies in C order: transposed views would come back as they lie in the port.
+            values = [np.array(x, order="C") for x in link.to_reference(pieces)]
+            result |= zip(link.references, values, strict=True)
         return result
 
-    def _weights(self, reference: Reference) -> dict[str, NDArray[Any]]:
-        if isinstance(reference, torch.nn.Module):
-            reference = reference.state_dict()
+    def map_gradients(self, gradients: Any, reference: Reference | None = None) -> Arrays:
+        """Gradients with respect to the port's weights, by the reference's names and layout.
+
+        `gradients` is a tree of arrays with the port's names (an nnx.State, Linen's variables or
+        its "params", an Equinox module), of all weights or of some: a tensor of the reference that
+        is several of the port is left out unless all are there. Tied tensors appear once, as in
+        torch's `named_parameters()`. `reference` gives the weights to maps whose derivative depends
+        on them, as weight norm's does.
+        """
+        weights = reference.state_dict() if isinstance(reference, torch.nn.Module) else reference
+        given = {name: to_numpy(x) for name, x in self._of_port(self._named(gradients)).items()}
+        result: Arrays = {}
+        for link in self._links.complete(given, partly=True):
+            if not link.rule.alias:
+                pieces = [given[target][link.part] for target in link.ports]
+                of_link = gradients_of_reference(link, pieces, weights)
+                result |= zip(link.references, of_link, strict=True)
+        return result
+
+    def without_ignored(self, named: Mapping[str, T]) -> dict[str, T]:
+        """What is named as the reference's tensors are, less those that the port does without."""
         return {
-            name: to_numpy(value)
-            for name, value in reference.items()
-            if not any(pattern.match(name) for pattern in self._ignored)
+            name: value
+            for name, value in named.items()
+            if (link := self._links.link(name)) is None or link.ports
         }
 
-    def _link(self, reference: str) -> _Link | None:
-        for pattern, port, rule in self._rules:
-            places = pattern.match(reference)
-            if places is not None and all(
-                places[word] in {str(value) for value in values}
-                for word, values in rule.over.items()
-            ):
-                return _Link(reference, port.fill(places), rule, rule.part(places))
-        return None
+    def _named(self, gradients: Any) -> dict[str, Any]:
+        """Linen's collection goes off, unless the port has one tree by that name."""
+        of_linen = isinstance(gradients, Mapping) and set(gradients) == {"params"}
+        if of_linen and not any(name.startswith("params.") for name in self._links.ports):
+            gradients = gradients["params"]
+        return _named(gradients)
 
-    def _links_to(
-        self, target: str, shape: tuple[int, ...]
-    ) -> tuple[list[_Link], NDArray[np.int_]]:
-        """The reference's tensors that make up one of the port, and how often each number is used.
+    def _weights(self, reference: Reference) -> Arrays:
+        if isinstance(reference, torch.nn.Module):
+            reference = reference.state_dict()
+        return {name: to_numpy(value) for name, value in self.without_ignored(reference).items()}
 
-        Here too the first rule counts: one whose numbers an earlier rule has used is left out.
-        """
-        links = []
-        used = np.zeros(shape, int)
-        for reference, pattern, rule in self._rules:
-            places = pattern.match(target)
-            if places is None:
-                continue
-            before = used.copy()
-            for values in product(*rule.over.values()):
-                more = {word: str(value) for word, value in zip(rule.over, values, strict=True)}
-                link = self._link(reference.fill(places | more))
-                if link is None or link.rule is not rule or link.port != target:
-                    continue  # an earlier rule takes the tensor of this name elsewhere
-                if rule.alias:
-                    links.append(link)
-                elif not before[link.part].all():
-                    links.append(link)
-                    used[link.part] += 1
-        return links, used
+    def _of_port(self, named: Mapping[str, T]) -> dict[str, T]:
+        return {
+            name: value
+            for name, value in named.items()
+            if all(pattern.match(name) is None for pattern in self._ignored_of_port)
+        }
 
 
-def _variables(module: nnx.Module) -> dict[str, nnx.Variable]:
-    return dict(named_leaves(nnx.state(module, nnx.Not(nnx.RngState))))
+def _filled(port: ModelT, values: Arrays, own: Mapping[str, Any]) -> ModelT:
+    # A Python number stays one; an array's dtype must be one that JAX has now.
+    arrays = {
+        name: type(own[name])(value) if isinstance(own[name], float | int) else jnp.asarray(value)
+        for name, value in values.items()
+    }
+    raise_if(
+        f"{name} is {values[name].dtype}: do this under jax.enable_x64(True)"
+        for name, array in arrays.items()
+        if isinstance(array, jax.Array) and array.dtype != values[name].dtype
+    )
+    new = with_variables(port, arrays)
+    if not isinstance(port, nnx.Module):
+        return new
+    nnx.update(port, nnx.state(new, nnx.Not(nnx.RngState)))
+    return port
 
 
-def _raise_if(problems: Iterable[str]) -> None:
-    problems = list(problems)
-    if problems:
-        more = len(problems) - MOST_PROBLEMS
-        text = "\n  ".join(problems[:MOST_PROBLEMS]) + (f"\n  and {more} more" if more > 0 else "")
-        raise BridgeError(f"the weights do not fit one to one:\n  {text}")
+def _named(gradients: Any) -> dict[str, Any]:
+    """Leaves by the names that `variables` gives the port's."""
+    named = dict(named_leaves(gradients))
+    of_nnx = isinstance(gradients, nnx.State)
+    if of_nnx or all(isinstance(x, nnx.Variable) or hasattr(x, "shape") for x in named.values()):
+        return named
+    return variables(partial(_named, gradients))  # a tree of JAX's own, as a function's parameters
+
+
+def _several(names: Iterable[str]) -> Iterable[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return np.array_equal(a, b, equal_nan=jnp.issubdtype(b.dtype, jnp.inexact))

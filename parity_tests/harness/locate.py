@@ -113,6 +113,7 @@ class _Search:
             port_inputs = map_arrays(root.to_port, inputs)
         self.bridge, self.inputs, self.port_inputs = bridge, inputs, port_inputs
         self.ref, self.port = ref_model, port_model
+        self.ref_parameters = {name for name, _ in ref_model.named_parameters()}
         ref = record(self.ref, inputs)
         port = record(self.port, port_inputs)
         refuse_drawn(port_model, port.model)
@@ -264,7 +265,7 @@ class _Search:
         named = numbered(f"{like.label}:input", like.given_gradients(gradients.inputs))
         if self.bridge is None:
             return named
-        return named | _under(like.name, gradients.weights)
+        return named | self.bridge.without_ignored(_under(like.name, gradients.weights))
 
     def _port_gradients(self, like: Likeness, cotangents: list[NDArray[Any]]) -> Arrays:
         """Of the port's layer, by the reference's names and in its layout."""
@@ -282,7 +283,9 @@ class _Search:
             return named
         weights = _under(like.pair.twin.port, gradients.weights)
         try:
-            return named | self.bridge.map_gradients(weights)
+            of_weights = self.bridge.map_gradients(weights, self.ref)
+            # What is a buffer there has no gradient; of Equinox's arrays every real one has.
+            return named | {n: g for n, g in of_weights.items() if n in self.ref_parameters}
         except BridgeError as error:
             if not like.name:
                 raise

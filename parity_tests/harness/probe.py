@@ -5,12 +5,15 @@ A square matrix loads as well with its transpose forgotten; unit vectors tell th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import jax
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from parity_tests.harness.compare import rms
+from parity_tests.harness.kinds import kind_of
 from parity_tests.harness.tensors import as_tensor
 
 SAME = 1e-5  # relative rms: far above float32 rounding, far below any other matrix
@@ -29,11 +32,12 @@ class ProbeReport:
 def probe(ref_layer: Layer, port_layer: Layer, in_features: int) -> ProbeReport:
     """Feeds 0 and every unit vector, [in_features + 1, in_features] in float32, through both.
 
-    Each layer takes that NumPy array and returns [in_features + 1, out_features], of any framework.
-    A layer that is not affine is judged by its values at these points alone.
+    A layer is a torch, NNX, bound Linen or Equinox module, or a function: of that NumPy array, to
+    [in_features + 1, out_features] of any framework. An Equinox module is given one row at a time,
+    as its own layers are. A layer that is not affine is judged by its values at these points alone.
     """
     points = np.concatenate([np.zeros((1, in_features)), np.eye(in_features)]).astype(np.float32)
-    ref, port = (as_tensor(layer(points)).values for layer in (ref_layer, port_layer))
+    ref, port = (as_tensor(_called(x, points)).values for x in (ref_layer, port_layer))
     if ref.shape != port.shape:
         return ProbeReport(False, f"the reference gives {ref.shape}, the port {port.shape}")
     matrix, other = ref[1:] - ref[0], port[1:] - port[0]
@@ -42,6 +46,18 @@ def probe(ref_layer: Layer, port_layer: Layer, in_features: int) -> ProbeReport:
     if not _same(ref[0], port[0]) and rms(ref[0] - port[0]) > SAME * rms(matrix):
         return ProbeReport(False, "the bias differs; the matrix is the same")
     return ProbeReport(True, "the same matrix and bias")
+
+
+def _called(layer: Layer, points: NDArray[Any]) -> Any:
+    match kind_of(layer):
+        case "torch":
+            parameters = list(cast(torch.nn.Module, layer).parameters())
+            like = parameters[0] if parameters else torch.zeros(())
+            return layer(cast(Any, torch.from_numpy(points).to(like)))
+        case "equinox":
+            return jax.vmap(layer)(points)
+        case _:
+            return layer(points)
 
 
 def _how_it_differs(matrix: NDArray[Any], other: NDArray[Any]) -> str:

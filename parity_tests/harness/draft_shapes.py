@@ -1,0 +1,93 @@
+"""Which ready-made map takes a tensor of one shape to a tensor of another."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from math import prod
+
+from torch import nn
+
+from parity_tests.harness import layouts
+from parity_tests.harness.layouts import flip_groups, trailing_ones
+from parity_tests.harness.maps import Axes, Map, heads
+
+Shape = tuple[int, ...]
+SQUARE = "square: transposed or not? probe it"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A map, as code and as itself; `doubt` says what the shapes leave open."""
+
+    code: str  # "" for the tensor as it is
+    map: Map | Axes | None
+    doubt: str = ""
+
+
+AS_IT_IS = Fit("", None)
+
+
+def fit(module: nn.Module, leaf: str, reference: Shape, name: str, port: Shape) -> Fit | None:
+    """The likeliest map for a layer's tensor, by both shapes, by its kind and the port's name.
+
+    None if no ready-made one gives the port's shape.
+    """
+    found = list(_fits(module, leaf, reference, name, port))
+    if not found:
+        return None
+    likeliest = found[0]
+    if len(reference) == 2 and reference[0] == reference[1] and not _is_table(module):
+        return Fit(likeliest.code, likeliest.map, SQUARE)
+    if len(found) > 1:
+        others = " or ".join(other.code or "as it is" for other in found[1:])
+        return Fit(likeliest.code, likeliest.map, f"the shapes allow {others} too: probe it")
+    return likeliest
+
+
+def _fits(module: nn.Module, leaf: str, reference: Shape, name: str, port: Shape) -> Iterator[Fit]:
+    n = len(reference)
+    of_flax = name == "kernel"  # Flax's name for what is the other way round
+    if isinstance(module, nn.modules.conv._ConvNd) and leaf == "weight":
+        yield from _convolution(module, reference, port)
+        return
+    if not of_flax and reference == port:
+        yield AS_IT_IS
+    if n == 2 and not _is_table(module) and port == reference[::-1]:
+        yield Fit("LINEAR", layouts.LINEAR)
+    if of_flax and reference == port and n != 2:
+        yield AS_IT_IS
+    if of_flax and n == 2 and reference == port and reference[0] != reference[1]:
+        yield AS_IT_IS  # [in, out] on both sides, as GPT-2's Conv1D has it
+    if n == 1 and len(port) == 2 and prod(port) == reference[0] and port[1] > 1:
+        yield Fit(f"heads({port[0]}, {port[1]})", heads(*port))
+    if n == 2 and len(port) == 3:
+        out, n_in = reference
+        if port[0] == n_in and prod(port[1:]) == out:
+            yield Fit(f"heads({port[1]}, {port[2]})", heads(*port[1:]))
+        if port[2] == out and prod(port[:2]) == n_in:
+            yield Fit(f"heads({port[0]}, {port[1]}, axis=1)", heads(*port[:2], axis=1))
+    if n == 1 and len(port) > 1 and port == reference + (1,) * (len(port) - 1):
+        yield Fit(f"trailing_ones({len(port) - 1})", trailing_ones(len(port) - 1))
+    if n > 2 and n == len(port) and reference != port:
+        for axes in permutations(range(n)):
+            if tuple(reference[axis] for axis in axes) == port:
+                yield Fit(str(axes), axes)
+
+
+def _convolution(module: nn.modules.conv._ConvNd, reference: Shape, port: Shape) -> Iterator[Fit]:
+    n = len(module.kernel_size)
+    out, n_in, *width = reference
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        of_equinox = (n_in * module.groups, out // module.groups, *width)
+        if port == (*width, out, n_in) and module.groups == 1:
+            yield Fit(f"CONV_TRANSPOSE{n}D", getattr(layouts, f"CONV_TRANSPOSE{n}D"))
+        if port == of_equinox:
+            yield Fit(f"flip_groups({module.groups})", flip_groups(module.groups))
+    elif port == reference:
+        yield AS_IT_IS
+    if port == (*width, n_in, out):
+        yield Fit(f"CONV{n}D", getattr(layouts, f"CONV{n}D"))
+
+
+def _is_table(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding)
