@@ -27,6 +27,7 @@ from parity_tests.harness.compare import (
     bit_identical_after_rounding,
     compare,
 )
+from parity_tests.harness.lift import lift_float32
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
 from parity_tests.harness.pairing import Twin
@@ -51,6 +52,7 @@ __all__ = [
     "bit_identical_after_rounding",
     "compare",
     "layers",
+    "lift_float32",
     "locate",
     "parameters",
     "probe",
