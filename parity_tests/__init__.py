@@ -27,6 +27,8 @@ from parity_tests.harness.compare import (
     bit_identical_after_rounding,
     compare,
 )
+from parity_tests.harness.float64 import to_float64
+from parity_tests.harness.islands import float32_islands
 from parity_tests.harness.lift import lift_float32
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
@@ -51,12 +53,14 @@ __all__ = [
     "assert_parity",
     "bit_identical_after_rounding",
     "compare",
+    "float32_islands",
     "layers",
     "lift_float32",
     "locate",
     "parameters",
     "probe",
     "tap",
+    "to_float64",
     "trace",
     "variables",
     "with_variables",
