@@ -34,6 +34,8 @@ from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
 from parity_tests.harness.pairing import Twin
 from parity_tests.harness.probe import probe
+from parity_tests.harness.state import compare_state
+from parity_tests.harness.state_report import StateReport
 from parity_tests.harness.taps import layers, tap
 from parity_tests.harness.trace import trace
 from parity_tests.harness.variables import parameters, variables, with_variables
@@ -49,10 +51,12 @@ __all__ = [
     "Location",
     "Report",
     "Rule",
+    "StateReport",
     "Twin",
     "assert_parity",
     "bit_identical_after_rounding",
     "compare",
+    "compare_state",
     "float32_islands",
     "layers",
     "lift_float32",
