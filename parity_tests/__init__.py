@@ -27,6 +27,7 @@ from parity_tests.harness.compare import (
     bit_identical_after_rounding,
     compare,
 )
+from parity_tests.harness.decoding import DecodingReport, compare_decoding
 from parity_tests.harness.float64 import to_float64
 from parity_tests.harness.islands import float32_islands
 from parity_tests.harness.lift import lift_float32
@@ -38,6 +39,7 @@ from parity_tests.harness.state import compare_state
 from parity_tests.harness.state_report import StateReport
 from parity_tests.harness.taps import layers, tap
 from parity_tests.harness.trace import trace
+from parity_tests.harness.transformers_decoding import transformers_decoding
 from parity_tests.harness.variables import parameters, variables, with_variables
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Bridge",
     "BridgeError",
     "Budget",
+    "DecodingReport",
     "Location",
     "Report",
     "Rule",
@@ -56,6 +59,7 @@ __all__ = [
     "assert_parity",
     "bit_identical_after_rounding",
     "compare",
+    "compare_decoding",
     "compare_state",
     "float32_islands",
     "layers",
@@ -66,6 +70,7 @@ __all__ = [
     "tap",
     "to_float64",
     "trace",
+    "transformers_decoding",
     "variables",
     "with_variables",
 ]

@@ -17,8 +17,14 @@ def weights_of(model: torch.nn.Module) -> dict[str, jax.Array]:
     return {name: jnp.asarray(value.numpy()) for name, value in model.state_dict().items()}
 
 
-def llama(weights: Weights, tokens: jax.Array, config: Any, epsilon: float) -> jax.Array:
-    """Logits [B T V]; Qwen2 too, which has biases of query, key and value."""
+def llama(
+    weights: Weights,
+    tokens: jax.Array,
+    config: Any,
+    epsilon: float,
+    window: int | None = None,
+) -> jax.Array:
+    """Logits [B T V]; Qwen2 too, which has biases of query, key and value, and Mistral."""
     x = weights["model.embed_tokens.weight"][tokens]
     for i in range(config.num_hidden_layers):
         layer = f"model.layers.{i}"
@@ -32,7 +38,11 @@ def llama(weights: Weights, tokens: jax.Array, config: Any, epsilon: float) -> j
             )
         )
         mixed = jax.nn.dot_product_attention(
-            _rotated(query, 10000.0), _rotated(key, 10000.0), value, is_causal=True
+            _rotated(query, 10000.0),
+            _rotated(key, 10000.0),
+            value,
+            is_causal=True,
+            local_window_size=None if window is None else (window - 1, 0),
         )
         x += _linear(weights, f"{layer}.self_attn.o_proj", mixed.reshape(x.shape))
         h = _rms_norm(x, weights[f"{layer}.post_attention_layernorm.weight"], epsilon)
