@@ -62,7 +62,7 @@ def attention(
     visible = mask[:, None, -key.shape[1] :] & (seen <= new[:, :, None])
     if window:
         visible &= seen > new[:, :, None] - window
-    scores = np.where(visible, x @ w["query"] @ key.mT, -1e30)
+    scores = np.where(visible, x @ w["query"] @ key.mT / C, -1e30)
     wei = np.exp(scores - scores.max(-1, keepdims=True))
     y = x + wei / wei.sum(-1, keepdims=True) @ value
     cache = (value, key) if fault == "cache swapped" and not decoding else (key, value)
@@ -112,7 +112,7 @@ def test_planted_faults(fault: str, said: str, position: int) -> None:
     first = report.findings[0]
     assert first.what.startswith(said)
     assert first.position == position
-    assert first.relative > 1e-4
+    assert first.relative > 0.01
     assert f"from position {position} on: by " in report.verdict
 
 
