@@ -24,7 +24,7 @@ _COUNTING = {"add", "sub", "max", "convert_element_type"}
 
 
 def float32_islands(port: Any, *inputs: Any, **keywords: Any) -> tuple[str, ...]:
-    """"rounded to float32 in attention.py:41 (attend)", for each line that does so, in order.
+    """ "rounded to float32 in attention.py:41 (attend)", for each line that does so, in order.
 
     The port is traced with these inputs, floating-point ones cast to float64, and not changed;
     cast its weights before, with `to_float64`. A line is named where a float64 becomes float32,
