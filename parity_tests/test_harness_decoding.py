@@ -149,7 +149,7 @@ def test_nan_on_one_side_is_a_difference() -> None:
     assert report.findings[0].position == 3
 
 
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
     vocab_size=V,
     hidden_size=12,
     intermediate_size=17,

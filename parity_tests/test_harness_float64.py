@@ -73,9 +73,7 @@ def function(params: dict[str, jax.Array], x: jax.Array, dtype: Any = jnp.float3
 
 
 def linen_port() -> Any:
-    module = LinenPort(
-        nn.Dense(4, dtype=jnp.float32), (nn.LayerNorm(dtype=jnp.float32),), Config()
-    )
+    module = LinenPort(nn.Dense(4, dtype=jnp.float32), (nn.LayerNorm(dtype=jnp.float32),), Config())
     x = jnp.asarray(X, jnp.float32)
     return module.bind(module.init(jax.random.key(0), x))
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax._src.dtypes as jax_dtypes
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ import pytest
 import torch
 import transformers
 from flax import nnx
+from torch.overrides import _get_current_function_mode_stack
 
 from parity_tests import compare, lift_float32
 from parity_tests.hand_cast_decoders import llama, neox, weights_of
 
 SAME = 1e-14  # relative rms
 RANDOM = np.random.default_rng(0)
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
     vocab_size=23,
     hidden_size=24,
     intermediate_size=29,
@@ -60,6 +62,10 @@ def _add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
         (lambda x: nnx.LayerNorm(3, rngs=nnx.Rngs(0), dtype=jnp.float32)(x), "NNX's dtype"),
         (lambda x: nnx.Linear(3, 2, rngs=nnx.Rngs(0)).kernel[...], "NNX's param_dtype"),
         (lambda x: nnx.BatchNorm(3, rngs=nnx.Rngs(0)).mean[...], "NNX's statistics"),
+        (
+            lambda x: nn.LayerNorm(dtype=jnp.float32).init_with_output(jax.random.key(0), x)[0],
+            "Linen's dtype",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -122,8 +128,8 @@ def everything() -> list[Any]:
         jax_dtypes._dtype_to_inexact,
         torch.set_default_dtype,
         torch.get_default_dtype(),
-        torch.overrides._len_torch_function_stack(),
-        jax.config.jax_enable_x64,
+        len(_get_current_function_mode_stack()),
+        jax.config.read("jax_enable_x64"),
         str(jnp.ones(1, "float32").dtype),
         torch.ones(1, dtype=torch.float64).float().dtype,
     ]
@@ -211,9 +217,9 @@ def test_what_asks_for_no_float32_gives_the_same_bits(function: Callable[[Any], 
 def test_attention_of_jax_itself() -> None:
     """Its softmax is in float32 whatever comes in."""
     q, k, v = RANDOM.normal(size=(3, 2, 7, 3, 5))
-    ref = torch.nn.functional.scaled_dot_product_attention(
-        *(torch.from_numpy(a).transpose(1, 2) for a in (q, k, v)), is_causal=True
-    ).transpose(1, 2)
+    tensors = [torch.from_numpy(a).transpose(1, 2) for a in (q, k, v)]
+    attend: Any = torch.nn.functional.scaled_dot_product_attention
+    ref = attend(*tensors, is_causal=True).transpose(1, 2)
 
     def port() -> jax.Array:
         return jax.nn.dot_product_attention(*map(jnp.asarray, (q, k, v)), is_causal=True)
@@ -248,9 +254,12 @@ def test_decoders_with_casts_by_hand(kind: str) -> None:
 
 def built(kind: str) -> tuple[torch.nn.Module, Callable[..., jax.Array]]:
     if kind == "neox":
-        config = transformers.GPTNeoXConfig(**SIZES, rotary_pct=1 / 4, layer_norm_eps=1e-6)
+        sizes: dict[str, Any] = SIZES | dict(rotary_pct=1 / 4, layer_norm_eps=1e-6)
+        config = transformers.GPTNeoXConfig(**sizes)
         return transformers.GPTNeoXForCausalLM(config).eval(), neox
-    sizes = SIZES | dict(num_key_value_heads=1, rms_norm_eps=1e-6, tie_word_embeddings=False)
+    sizes = SIZES | dict[str, Any](
+        num_key_value_heads=1, rms_norm_eps=1e-6, tie_word_embeddings=False
+    )
     if kind == "llama":
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).eval(), llama
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes)).eval(), llama

@@ -23,10 +23,8 @@ _active = 0  # in all threads
 _restore: list[Callable[[], None]] = []
 
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
-_WIDER_METHODS: dict[Any, Any] = {
-    torch.Tensor.float: torch.Tensor.double,
-    torch.Tensor.cfloat: torch.Tensor.cdouble,
-}
+_Tensor: Any = torch.Tensor  # whose stubs do not list all methods
+_WIDER_METHODS = {_Tensor.float: _Tensor.double, _Tensor.cfloat: _Tensor.cdouble}
 _WIDER_TYPES = {"torch.FloatTensor": "torch.DoubleTensor"}  # what x.type() takes
 _WIDER_NUMPY = {np.dtype("float32"): np.dtype("float64"), np.dtype("complex64"): np.dtype(complex)}
 _BIT_CASTS = ("bitcast_convert_type", "view")  # the same bits under another name: no rounding
@@ -100,7 +98,8 @@ def _enter() -> None:
             return
         canonical: Any = jax_dtypes._maybe_canonicalize_explicit_dtype
         inexact: Any = jax_dtypes._dtype_to_inexact
-        set_default, default = torch.set_default_dtype, torch.get_default_dtype()
+        set_default: Any = torch.set_default_dtype
+        default = torch.get_default_dtype()
 
         def canonical_and_wider(dtype: Any, fun_name: str) -> Any:
             if _lifted.value and fun_name not in _BIT_CASTS:
