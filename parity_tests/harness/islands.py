@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax._src import source_info_util
 
+from parity_tests.harness.copies import copy_of
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import is_float, map_arrays
-from parity_tests.harness.variables import with_variables
 
 # What makes or moves numbers without rounding them.
 _EXACT = {
@@ -37,7 +37,7 @@ def float32_islands(port: Any, *inputs: Any, **keywords: Any) -> tuple[str, ...]
         args, words = map_arrays(_float64, (inputs, keywords))
 
         def program() -> None:
-            with_variables(port, {})(*args, **words)
+            copy_of(port)(*args, **words)
 
         jaxpr = jax.make_jaxpr(program)().jaxpr
     return tuple(dict.fromkeys(_walk(jaxpr, _Known(), "the port")))

@@ -1,11 +1,10 @@
-"""Whether each layer trains or evaluates, and which drop at random."""
+"""Whether each layer trains or evaluates."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from flax import nnx
 
 from parity_tests.harness.kinds import kind_of
@@ -18,7 +17,7 @@ _FLAGS = {"use_running_average": False, "deterministic": False}
 class LayerMode:
     trains: bool
     words: str  # "training", "eval", or the flags as they are
-    drops: bool = False
+    drops: bool = False  # at random; of NNX and Linen
 
 
 @contextmanager
@@ -35,8 +34,7 @@ def noted_modes(model: Any) -> Iterator[dict[str, LayerMode]]:
             for name, module in model.named_modules():
                 if not any(module.children()):
                     words = "training" if module.training else "eval"
-                    drops = isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0
-                    found[name] = LayerMode(module.training, words, module.training and drops)
+                    found[name] = LayerMode(module.training, words)
         case "nnx":
             for path, module in nnx.iter_modules(model):
                 _note(found, path, vars(module), isinstance(module, nnx.Dropout))

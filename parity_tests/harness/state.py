@@ -1,6 +1,5 @@
 """What calls leave behind in a model: running statistics, counters, caches, call by call."""
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,13 +9,15 @@ import jax.numpy as jnp
 import torch
 
 from parity_tests.harness.bridge import Bridge
+from parity_tests.harness.copies import copy_of
+from parity_tests.harness.dropouts import refuse_dropout
 from parity_tests.harness.kinds import kind_of
 from parity_tests.harness.modes import LayerMode, noted_modes
+from parity_tests.harness.record import as_torch, run
 from parity_tests.harness.state_report import StateReport, Values, state_report
-from parity_tests.harness.taps import as_torch
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import arrays, map_arrays
-from parity_tests.harness.variables import parameters, variables, with_variables
+from parity_tests.harness.variables import parameters, variables
 
 _FLAX_NAMES = {"running_mean": "mean", "running_var": "var"}
 
@@ -51,7 +52,9 @@ def compare_state(
             f"{type(port).__name__} keeps no state that a call could change: compare what it "
             "returns, the new state included, with `compare`"
         )
-    ref = copy.deepcopy(ref)
+    refuse_dropout(ref, port)
+    ref = copy_of(ref)
+    port_inputs = inputs if port_inputs is None else port_inputs
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), warnings.catch_warnings():
         # A float32 statistic in a float64 model is said in the report.
         warnings.simplefilter("ignore", FutureWarning)
@@ -61,12 +64,11 @@ def compare_state(
         outputs = []
         with noted_modes(ref) as ref_modes, noted_modes(port) as port_modes:
             for _ in range(steps):
-                of_ref = _call(ref, inputs, as_torch)
-                of_port = output(_call(port, inputs if port_inputs is None else port_inputs, _jax))
+                of_ref = run(ref, map_arrays(as_torch, inputs))
+                of_port = output(run(port, map_arrays(_jax, port_inputs)))
                 outputs.append((_numbered(of_ref), _numbered(of_port)))
                 states.append(pairing.both(ref, port))
-    _refuse_dropout(ref_modes, "reference")
-    _refuse_dropout(port_modes, "port")
+    _refuse_dropping(port_modes)
     return state_report(
         pairing.names,
         pairing.weights,
@@ -85,12 +87,11 @@ def _check_reference(ref: torch.nn.Module) -> None:
         raise ValueError(f"{narrow[0]} of the reference is not float64: call ref.double() first")
 
 
-def _refuse_dropout(layers: Mapping[str, LayerMode], side: str) -> None:
-    dropping = [name for name, mode in layers.items() if mode.drops]
+def _refuse_dropping(layers: Mapping[str, LayerMode]) -> None:
+    """Of NNX and Linen, whose layers say so when they are called."""
+    dropping = [f"{name} of the port" for name, mode in layers.items() if mode.drops]
     if dropping:
-        raise ValueError(
-            f"{', '.join(dropping)} of the {side} drops at random: set its rate to 0 for this"
-        )
+        raise ValueError(f"dropout is active in {', '.join(dropping)}: make its rate 0")
 
 
 class _Pairing:
@@ -135,19 +136,12 @@ def _by_name(buffers: list[str], candidates: Any) -> dict[str, str]:
 
 def _mutable_copy(port: Any) -> Any:
     """A copy whose calls change it, as an NNX module's do."""
-    port = with_variables(port, {})
+    port = copy_of(port)
     if kind_of(port) == "nnx":
         return port
     module, tree = port.unbind()
     random = {name: stream.as_jax_rng() for name, stream in port.scope.rngs.items()}
     return module.bind(tree, rngs=random, mutable=[c for c in tree if c != "params"])
-
-
-def _call(model: Any, inputs: Any, convert: Callable[[Any], Any]) -> Any:
-    given = map_arrays(convert, inputs)
-    if isinstance(given, Mapping):
-        return model(**given)
-    return model(*given) if isinstance(given, tuple) else model(given)
 
 
 def _jax(array: Any) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from parity_tests.harness.decoding import Full, Step
-from parity_tests.harness.taps import as_torch
+from parity_tests.harness.record import as_torch
 
 
 def transformers_decoding(model: torch.nn.Module) -> tuple[Full, Step]:
