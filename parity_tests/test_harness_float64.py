@@ -145,6 +145,10 @@ def scale(x: jax.Array) -> jax.Array:
     return x / jnp.sqrt(jnp.float32(5))
 
 
+def inside_jax(x: jax.Array) -> jax.Array:
+    return x * jnp.var(jnp.arange(5, dtype=jnp.float32))  # JAX compiles that, once for all callers
+
+
 def half(x: jax.Array) -> jax.Array:
     return x + x.astype(jnp.bfloat16)
 
@@ -163,6 +167,7 @@ def line(function: Callable[..., Any], offset: int = 1) -> str:
         (prefers, [f"rounded to float32 in {line(prefers)}"]),
         (statistics, [f"rounded to float32 in {line(statistics)}"]),
         (scale, [f"computed in float32 in {line(scale)}"]),
+        (inside_jax, [f"computed in float32 in {line(inside_jax)}"]),
         (half, [f"rounded to bfloat16 in {line(half)}"]),
         (lambda x: rounds(table(x)) + rounds(x), ["computed", "rounded"]),
         (jax.jit(rounds), ["rounded"]),

@@ -25,7 +25,7 @@ SIZES: dict[str, Any] = dict(
     vocab_size=23,
     hidden_size=24,
     intermediate_size=29,
-    num_hidden_layers=2,
+    num_hidden_layers=1,
     num_attention_heads=3,
     max_position_embeddings=32,
 )
@@ -60,7 +60,6 @@ def _add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
         (lambda x: jax.jit(lambda y: y.astype(jnp.float32))(x), "under jit"),
         (lambda x: jax.lax.scan(_add, jnp.zeros(3, "float32"), x)[0], "scan"),
         (lambda x: nnx.LayerNorm(3, rngs=nnx.Rngs(0), dtype=jnp.float32)(x), "NNX's dtype"),
-        (lambda x: nnx.Linear(3, 2, rngs=nnx.Rngs(0)).kernel[...], "NNX's param_dtype"),
         (lambda x: nnx.BatchNorm(3, rngs=nnx.Rngs(0)).mean[...], "NNX's statistics"),
         (
             lambda x: nn.LayerNorm(dtype=jnp.float32).init_with_output(jax.random.key(0), x)[0],
@@ -201,9 +200,8 @@ def test_another_thread_is_not_lifted_and_the_last_one_out_restores() -> None:
         lambda x: jax.scipy.special.gammaln(jnp.abs(x)) + jax.scipy.special.erfinv(jnp.tanh(x)),
         lambda x: jnp.fft.fft(x).real,
         lambda x: jnp.linalg.qr(x)[0],
-        lambda x: jax.nn.gelu(jnp.sort(x)) + jnp.cumsum(x, 0),
         lambda x: jax.random.normal(jax.random.key(3), x.shape, x.dtype) * jnp.std(x),
-        lambda x: x.at[0].set(1)[jnp.argsort(x[:, 0])],
+        lambda x: jax.nn.gelu(x).at[0].set(1),
     ],
 )
 def test_what_asks_for_no_float32_gives_the_same_bits(function: Callable[[Any], Any]) -> None:
