@@ -27,7 +27,10 @@ from parity_tests.harness.compare import (
     bit_identical_after_rounding,
     compare,
 )
+from parity_tests.harness.decoding import DecodingReport, compare_decoding
 from parity_tests.harness.draft import Draft, draft_rules
+from parity_tests.harness.float64 import to_float64
+from parity_tests.harness.islands import float32_islands
 from parity_tests.harness.layouts import (
     CONV1D,
     CONV2D,
@@ -39,6 +42,7 @@ from parity_tests.harness.layouts import (
     flip_groups,
     trailing_ones,
 )
+from parity_tests.harness.lift import lift_float32
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
 from parity_tests.harness.maps import (
@@ -58,8 +62,11 @@ from parity_tests.harness.maps import (
 from parity_tests.harness.pairing import Twin
 from parity_tests.harness.probe import probe
 from parity_tests.harness.rules_for import NoCounterpart, rules_for
+from parity_tests.harness.state import compare_state
+from parity_tests.harness.state_report import StateReport
 from parity_tests.harness.taps import layers, tap
 from parity_tests.harness.trace import trace
+from parity_tests.harness.transformers_decoding import transformers_decoding
 from parity_tests.harness.variables import parameters, variables, with_variables
 
 __all__ = [
@@ -74,25 +81,31 @@ __all__ = [
     "Bridge",
     "BridgeError",
     "Budget",
+    "DecodingReport",
     "Draft",
     "Location",
     "Map",
     "NoCounterpart",
     "Report",
     "Rule",
+    "StateReport",
     "Twin",
     "add",
     "assert_parity",
     "bit_identical_after_rounding",
     "chain",
     "compare",
+    "compare_decoding",
+    "compare_state",
     "constant",
     "draft_rules",
     "flip",
     "flip_groups",
+    "float32_islands",
     "heads",
     "inverse",
     "layers",
+    "lift_float32",
     "locate",
     "merge",
     "parameters",
@@ -102,8 +115,10 @@ __all__ = [
     "rules_for",
     "split",
     "tap",
+    "to_float64",
     "trace",
     "trailing_ones",
+    "transformers_decoding",
     "variables",
     "weight_norm",
     "with_variables",

@@ -167,6 +167,7 @@ def _measure(
         port_error=port_error,
         ref_error=ref_error,
         allowed=allowed,
+        sees=float(_ratio(np.array(allowed), np.array(rms(of)))),
         relative_p50=float(p50),
         relative_p99=float(p99),
         relative_max=float(largest),

@@ -28,6 +28,7 @@ class TensorReport:
     port_error: float = float("nan")
     ref_error: float = float("nan")
     allowed: float = float("nan")
+    sees: float = float("nan")  # the relative change that is just seen: allowed / oracle's rms
     relative_p50: float = float("nan")  # |port - oracle| / |oracle|, elementwise
     relative_p99: float = float("nan")
     relative_max: float = float("nan")
@@ -75,6 +76,30 @@ class Report:
     def ratio(self) -> float:
         return self.worst.ratio
 
+    @property
+    def sees(self) -> float:
+        """What changes any tensor by more, in relative rms, is seen; 0 of integers alone."""
+        return self._least_seen.sees if self._measured else 0.0
+
+    @property
+    def limits(self) -> str:
+        """What a comparison below float64 cannot tell; empty for one that has no such limit."""
+        if self.budget is None or self.budget.factor == 0 or not self._measured:
+            return ""
+        return (
+            f"tells accuracy, not function: a fault that changes {self._least_seen.name} by less "
+            f"than {self.sees:.1e} passes, a right port that rounds more may be accused; float64 "
+            "and the semantic budget tell the two apart"
+        )
+
+    @property
+    def _measured(self) -> list[TensorReport]:
+        return [tensor for tensor in self.tensors if tensor.sees < float("inf")]
+
+    @property
+    def _least_seen(self) -> TensorReport:
+        return max(self._measured, key=lambda tensor: tensor.sees)
+
     def __str__(self) -> str:
         failed = len(self.failures)
         verdict = f"{failed} of {len(self.tensors)} tensors differ" if failed else "parity"
@@ -88,6 +113,7 @@ class Report:
         if not failed:
             lines.append(_row(self.worst))
         lines.append(f"worst: {self.worst}")
+        lines += [self.limits] if self.limits else []
         return "\n".join(lines)
 
 
