@@ -19,7 +19,14 @@ KERNELS = (
 
 
 def linear(n_in: int, n_out: int, bias: bool = True) -> nnx.Linear:
-    return nnx.Linear(n_in, n_out, use_bias=bias, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+    return nnx.Linear(
+        n_in,
+        n_out,
+        use_bias=bias,
+        kernel_init=nnx.initializers.zeros,  # it will be filled; random numbers take their time
+        rngs=nnx.Rngs(0),
+        param_dtype=jnp.float64,
+    )
 
 
 class Unbiased(nnx.Linear):
@@ -144,7 +151,11 @@ class Centred(RMSNorm):
 class SwiGLU(nnx.Module):
     def __init__(self) -> None:
         self.norm = RMSNorm(6)
-        self.gate, self.up, self.down = linear(6, 9, False), linear(6, 9, False), linear(9, 6, False)
+        self.gate, self.up, self.down = (
+            linear(6, 9, False),
+            linear(6, 9, False),
+            linear(9, 6, False),
+        )
 
     def __call__(self, x: Array) -> Array:
         y = self.norm(x)
