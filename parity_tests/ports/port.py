@@ -27,7 +27,7 @@ class Fault:
     direction: Direction = "forward"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Port:
     """A reference and its port, which is the same function once the rules have filled it."""
 
