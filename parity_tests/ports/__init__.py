@@ -7,11 +7,14 @@ from parity_tests.ports import (
     attentions,
     calls,
     convolutions,
+    equinox_models,
     equinox_ports,
+    function_models,
     functions,
     hugging_face,
     islands,
     layouts,
+    linen_models,
     linen_ports,
     perceptrons,
     states,
@@ -29,9 +32,9 @@ FAMILIES: dict[str, tuple[Port, ...]] = {
     "transformations": transforms.PORTS,
     "float32 islands": islands.PORTS,
     "transformers": hugging_face.PORTS,
-    "Linen": linen_ports.PORTS,
-    "Equinox": equinox_ports.PORTS,
-    "functions": functions.PORTS,
+    "Linen": linen_ports.PORTS + linen_models.PORTS,
+    "Equinox": equinox_ports.PORTS + equinox_models.PORTS,
+    "functions": functions.PORTS + function_models.PORTS,
 }
 FAMILY_OF = {port.name: family for family, ports in FAMILIES.items() for port in ports}
 PORTS = {port.name: port for ports in FAMILIES.values() for port in ports}
