@@ -1,4 +1,4 @@
-"""More of Equinox: Sequential and Lambda, embeddings, an ensemble under eqx.filter_vmap."""
+"""More of Equinox: Sequential and Lambda, embeddings, an ensemble, an LSTM."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jax import Array
 from torch import Tensor, nn
 
 from parity_tests.harness.bridge import Rule
-from parity_tests.ports.equinox_ports import SAME_WEIGHTS, key
+from parity_tests.ports.equinox_ports import SAME_NAMES, SAME_WEIGHTS, key
 from parity_tests.ports.planting import eqx_attribute, eqx_class
 from parity_tests.ports.port import Fault, Port, normal, tokens
 
@@ -100,6 +100,8 @@ class NotCentred(eqx.nn.LayerNorm):
     """The root-mean-square alone."""
 
     def __call__(self, x: Array, *arguments: Any, **options: Any) -> Any:
+        assert self.weight is not None
+        assert self.bias is not None
         return x / jnp.sqrt((x * x).mean() + 1e-5) * self.weight + self.bias
 
 
@@ -166,4 +168,81 @@ ENSEMBLE = Port(
     (Fault("tanh of the mean", "model", eqx_class("", TanhOfMean)),),
 )
 
-PORTS = (SEQUENTIAL, READER, ENSEMBLE)
+
+class TorchLSTM(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTMCell(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = torch.zeros(len(x), 3, dtype=x.dtype)
+        for t in range(x.shape[1]):
+            h, c = self.cell(x[:, t], (h, c))
+        return self.head(h)
+
+
+class LSTMCell(eqx.Module):
+    weight_ih: Array
+    weight_hh: Array
+    bias_ih: Array
+    bias_hh: Array
+    order: str = eqx.field(static=True, default="ifgo")
+
+    def __call__(self, x: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        h, c = state
+        gates = x @ self.weight_ih.T + self.bias_ih + h @ self.weight_hh.T + self.bias_hh
+        gate = dict(zip(self.order, jnp.split(gates, 4, -1), strict=True))
+        i, f, o = (jax.nn.sigmoid(gate[name]) for name in "ifo")
+        c = f * c + i * jnp.tanh(gate["g"])
+        return self.output(o, c), c
+
+    def output(self, o: Array, c: Array) -> Array:
+        return o * jnp.tanh(c)
+
+
+class NoTanh(LSTMCell):
+    def output(self, o: Array, c: Array) -> Array:
+        return o * c
+
+
+class LSTM(eqx.Module):
+    cell: LSTMCell
+    head: eqx.nn.Linear
+
+    def __init__(self) -> None:
+        bias = jnp.zeros(12)
+        self.cell = LSTMCell(jnp.zeros((12, 4)), jnp.zeros((12, 3)), bias, bias)
+        self.head = eqx.nn.Linear(3, 2, dtype=jnp.float64, key=key())
+
+    def __call__(self, x: Array) -> Array:
+        h = c = jnp.zeros((len(x), 3))
+        for t in self.times(x.shape[1]):
+            h, c = self.cell(x[:, t], (h, c))
+        return jax.vmap(self.head)(h)
+
+    def times(self, T: int) -> range:
+        return range(T)
+
+
+class Backwards(LSTM):
+    def times(self, T: int) -> range:
+        return range(T - 1, -1, -1)
+
+
+LSTM_PORT = Port(
+    "LSTM, step by step",
+    "Equinox",
+    TorchLSTM,
+    LSTM,
+    normal(2, 3, 4),
+    SAME_WEIGHTS,
+    SAME_NAMES,
+    (
+        Fault("gates in another order", "cell", eqx_attribute("cell", order="igfo")),
+        Fault("no tanh of the state", "cell", eqx_class("cell", NoTanh)),
+        Fault("time runs backwards", "model", eqx_class("", Backwards)),
+    ),
+)
+
+
+PORTS = (SEQUENTIAL, READER, ENSEMBLE, LSTM_PORT)

@@ -5,7 +5,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import torch
 from jax import Array
 from torch import Tensor, nn
 
@@ -93,82 +92,6 @@ MLP_PORT = Port(
         Fault("epsilon 1e-6 for 1e-5", "norm", eqx_attribute("norm", eps=1e-6)),
         Fault("softplus of another beta", "act", eqx_attribute("act", beta=1.0)),
         Fault("pre-norm for post-norm", "model", eqx_class("", PreNorm)),
-    ),
-)
-
-
-class TorchLSTM(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell, self.head = nn.LSTMCell(4, 3), nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = c = torch.zeros(len(x), 3, dtype=x.dtype)
-        for t in range(x.shape[1]):
-            h, c = self.cell(x[:, t], (h, c))
-        return self.head(h)
-
-
-class LSTMCell(eqx.Module):
-    weight_ih: Array
-    weight_hh: Array
-    bias_ih: Array
-    bias_hh: Array
-    order: str = eqx.field(static=True, default="ifgo")
-
-    def __call__(self, x: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        h, c = state
-        gates = x @ self.weight_ih.T + self.bias_ih + h @ self.weight_hh.T + self.bias_hh
-        gate = dict(zip(self.order, jnp.split(gates, 4, -1), strict=True))
-        i, f, o = (jax.nn.sigmoid(gate[name]) for name in "ifo")
-        c = f * c + i * jnp.tanh(gate["g"])
-        return self.output(o, c), c
-
-    def output(self, o: Array, c: Array) -> Array:
-        return o * jnp.tanh(c)
-
-
-class NoTanh(LSTMCell):
-    def output(self, o: Array, c: Array) -> Array:
-        return o * c
-
-
-class LSTM(eqx.Module):
-    cell: LSTMCell
-    head: eqx.nn.Linear
-
-    def __init__(self) -> None:
-        sizes = ((12, 4), (12, 3), (12,), (12,))
-        self.cell = LSTMCell(*(jnp.zeros(s) for s in sizes))
-        self.head = eqx.nn.Linear(3, 2, dtype=jnp.float64, key=key())
-
-    def __call__(self, x: Array) -> Array:
-        h = c = jnp.zeros((len(x), 3))
-        for t in self.times(x.shape[1]):
-            h, c = self.cell(x[:, t], (h, c))
-        return jax.vmap(self.head)(h)
-
-    def times(self, T: int) -> range:
-        return range(T)
-
-
-class Backwards(LSTM):
-    def times(self, T: int) -> range:
-        return range(T - 1, -1, -1)
-
-
-LSTM_PORT = Port(
-    "LSTM, step by step",
-    "Equinox",
-    TorchLSTM,
-    LSTM,
-    normal(2, 3, 4),
-    SAME_WEIGHTS,
-    SAME_NAMES,
-    (
-        Fault("gates in another order", "cell", eqx_attribute("cell", order="igfo")),
-        Fault("no tanh of the state", "cell", eqx_class("cell", NoTanh)),
-        Fault("time runs backwards", "model", eqx_class("", Backwards)),
     ),
 )
 
@@ -272,65 +195,4 @@ RESIDUAL = Port(
 )
 
 
-class TorchAttention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.query_proj, self.key_proj, self.value_proj, self.output_proj = (
-            nn.Linear(6, 6, bias=False) for _ in range(4)
-        )
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q = self.query_proj(x).unflatten(-1, (2, 3)).transpose(1, 2)
-        k, v = (
-            f(context).unflatten(-1, (2, 3)).transpose(1, 2)
-            for f in (self.key_proj, self.value_proj)
-        )
-        y = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.output_proj(y.transpose(1, 2).flatten(-2))
-
-
-class TorchCross(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention, self.norm = TorchAttention(), nn.RMSNorm(6, eps=1e-5)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return x + self.attention(self.norm(x), context)
-
-
-class Cross(eqx.Module):
-    attention: eqx.nn.MultiheadAttention
-    norm: eqx.nn.RMSNorm
-
-    def __init__(self) -> None:
-        self.attention = eqx.nn.MultiheadAttention(2, 6, dtype=jnp.float64, key=key())
-        self.norm = eqx.nn.RMSNorm(6, use_bias=False, dtype=jnp.float64)
-
-    def __call__(self, x: Array, context: Array) -> Array:
-        return jax.vmap(self.one)(x, context)
-
-    def one(self, x: Array, context: Array) -> Array:
-        return x + self.attention(jax.vmap(self.norm)(x), context, context)
-
-
-class Exchanged(Cross):
-    def one(self, x: Array, context: Array) -> Array:
-        y = jax.vmap(self.norm)(x)
-        return x + self.attention(y, y, y)
-
-
-CROSS = Port(
-    "cross-attention, the layers' own",
-    "Equinox",
-    TorchCross,
-    Cross,
-    (normal(2, 3, 6), normal(2, 5, 6, seed=1)),
-    SAME_WEIGHTS,
-    {"norm": "norm", "attention.{part}_proj": "attention.{part}_proj"},
-    (
-        Fault("attends to itself", "model", eqx_class("", Exchanged)),
-        Fault("epsilon 1e-6 for 1e-5", "norm", eqx_attribute("norm", eps=1e-6)),
-    ),
-)
-
-PORTS = (MLP_PORT, LSTM_PORT, RESIDUAL, CROSS)
+PORTS = (MLP_PORT, RESIDUAL)

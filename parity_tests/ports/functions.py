@@ -1,6 +1,5 @@
 """Plain functions with their parameters bound, `tap` inside."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -76,84 +75,6 @@ MLP_PORT = Port(
         Fault("a stray stop_gradient", "act", calls(with_frozen_act), "backward"),
         Fault("epsilon 1e-6 for 1e-5", "norm", calls(with_small_epsilon)),
         Fault("a square kernel transposed", "fc2", calls(with_square_transposed)),
-    ),
-)
-
-
-class TorchGRU(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encode, self.gru = nn.Linear(5, 4), nn.GRU(4, 3, batch_first=True)
-        self.head = nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.gru(self.encode(x))
-        return self.head(y)
-
-
-def gru_step(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
-    of_x, of_h = (jnp.split(dense(params[k], v), 3, -1) for k, v in (("input", x), ("state", h)))
-    r, z = (jax.nn.sigmoid(of_x[i] + of_h[i]) for i in (0, 1))
-    n = jnp.tanh(of_x[2] + r * of_h[2])
-    h = (1 - z) * n + z * h
-    return h, h
-
-
-def update_first(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
-    of_x, of_h = (jnp.split(dense(params[k], v), 3, -1) for k, v in (("input", x), ("state", h)))
-    z, r = (jax.nn.sigmoid(of_x[i] + of_h[i]) for i in (0, 1))
-    n = jnp.tanh(of_x[2] + r * of_h[2])
-    h = (1 - z) * n + z * h
-    return h, h
-
-
-def reset_before(params: Params, h: Array, x: Array) -> tuple[Array, Array]:
-    """The first paper's: the state is reset before its product."""
-    of_x, of_h = (jnp.split(dense(params[k], v), 3, -1) for k, v in (("input", x), ("state", h)))
-    r, z = (jax.nn.sigmoid(of_x[i] + of_h[i]) for i in (0, 1))
-    n = jnp.tanh(of_x[2] + jnp.split(dense(params["state"], r * h), 3, -1)[2])
-    h = (1 - z) * n + z * h
-    return h, h
-
-
-def gru(params: Params, x: Array, step: Callable[..., Any] = gru_step) -> Array:
-    x = tap("encode", dense(params["encode"], x))
-    first = jnp.zeros((len(x), 3), x.dtype)
-    _, y = jax.lax.scan(partial(step, params["gru"]), first, x.swapaxes(0, 1))
-    y = tap("gru", y.swapaxes(0, 1))
-    return tap("head", dense(params["head"], y))
-
-
-def gru_update_first(params: Params, x: Array) -> Array:
-    return gru(params, x, update_first)
-
-
-def gru_reset_before(params: Params, x: Array) -> Array:
-    return gru(params, x, reset_before)
-
-
-def gru_params() -> Params:
-    return {**zeros(encode=(5, 4), head=(3, 2)), "gru": zeros(input=(4, 9), state=(3, 9))}
-
-
-GRU_PORT = Port(
-    "GRU under lax.scan",
-    "function",
-    TorchGRU,
-    lambda: jax.tree_util.Partial(gru, gru_params()),
-    normal(2, 4, 5),
-    (
-        Rule("gru.weight_ih_l0", "gru.input.w", LINEAR),
-        Rule("gru.weight_hh_l0", "gru.state.w", LINEAR),
-        Rule("gru.bias_ih_l0", "gru.input.b"),
-        Rule("gru.bias_hh_l0", "gru.state.b"),
-        *WEIGHTS,
-    ),
-    # torch gives the last state too, which nobody reads and the port does not tap.
-    {"{layer}": "{layer}"},
-    (
-        Fault("reset and update exchanged", "gru", calls(gru_update_first)),
-        Fault("reset before the product", "gru", calls(gru_reset_before)),
     ),
 )
 
@@ -252,4 +173,5 @@ FEATURES = Port(
     ),
 )
 
-PORTS = (MLP_PORT, GRU_PORT, BLOCKS, FEATURES)
+
+PORTS = (MLP_PORT, BLOCKS, FEATURES)

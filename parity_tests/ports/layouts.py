@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from parity_tests.harness.bridge import CONV1D, CONV2D, Rule
 from parity_tests.harness.pairing import Twin
-from parity_tests.ports.attentions import Neighbours, Rotary, TorchRotary
 from parity_tests.ports.convolutions import IMAGE, SEQUENCE, conv, float64
 from parity_tests.ports.perceptrons import KERNELS, linear
 from parity_tests.ports.planting import nnx_attribute, nnx_class, nnx_weight
 from parity_tests.ports.port import Fault, Port, normal
+from parity_tests.ports.rotary import Neighbours, Rotary, TorchRotary
 
 # Two heads of four channels: torch's halves 0 1 | 2 3 beside each other, 0 2 1 3.
 BESIDE = np.array([0, 2, 1, 3, 4, 6, 5, 7])
