@@ -1,5 +1,7 @@
 """GPT-2 of transformers with random weights: an output object, a keyword."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,6 @@ from jax import Array
 from transformers import GPT2Config, GPT2Model
 
 from parity_tests.harness.bridge import Rule
-from parity_tests.harness.pairing import Twin
 from parity_tests.ports.perceptrons import GELU, TanhGELU, linear
 from parity_tests.ports.planting import nnx_attribute, nnx_class
 from parity_tests.ports.port import Fault, Port, tokens
@@ -26,6 +27,11 @@ def attend(q: Array, k: Array, v: Array, allowed: Array) -> Array:
     scores = jnp.einsum("bthk,bshk->bhts", q, k) / q.shape[-1] ** 0.5
     wei = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf), axis=-1)
     return jnp.einsum("bhts,bshk->bthk", wei, v).reshape(*q.shape[:2], -1)
+
+
+def the_result(output: Any) -> Any:
+    """transformers gives an object, the port the array in it."""
+    return getattr(output, "last_hidden_state", output)
 
 
 class GPT2Attention(nnx.Module):
@@ -115,7 +121,6 @@ GPT2_PORT = Port(
         Rule("**.bias", "**.bias"),
     ),
     {
-        "": Twin("", inputs=lambda input_ids: (input_ids,)),
         "w{what}": "w{what}",
         "h.{i}": "h.{i}",
         "h.{i}.attn": "h.{i}.attn",
@@ -133,7 +138,7 @@ GPT2_PORT = Port(
         Fault("flax's epsilon", "h.0.ln_2", nnx_attribute("h.0.ln_2", epsilon=1e-6)),
         Fault("positions from 1", "model", nnx_class("", FromOne)),
     ),
-    options={"output": "last_hidden_state"},
+    options={"port_inputs": tokens(11, 2, 5), "output": the_result},
 )
 
 

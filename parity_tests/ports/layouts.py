@@ -165,8 +165,9 @@ FLIPPED = Port(
         ),
         *KERNELS,
     ),
-    {"": Twin("", inputs=lambda x: (x.swapaxes(1, 2),)), "up": Twin("up", SEQUENCE), "out": "out"},
+    {"up": Twin("up", SEQUENCE), "out": "out"},
     (Fault("a kernel not flipped", "up", nnx_weight("up.kernel", lambda k: k[::-1])),),
+    options={"port_inputs": normal(2, 4, 6).swapaxes(1, 2)},
 )
 
 
@@ -222,12 +223,9 @@ WEIGHT_NORM = Port(
         Rule("conv.parametrizations.weight.original1", "conv.v", CONV1D),
         *KERNELS,
     ),
-    {
-        "": Twin("", inputs=lambda x: (x.swapaxes(1, 2),)),
-        "conv": Twin("conv", SEQUENCE),
-        "head": "head",
-    },
+    {"conv": Twin("conv", SEQUENCE), "head": "head"},
     (Fault("one norm for all channels", "conv", nnx_class("conv", NormOfAll)),),
+    options={"port_inputs": normal(2, 4, 5).swapaxes(1, 2)},
 )
 
 PORTS = (ROTARY, FLAT, FLIPPED, WEIGHT_NORM)

@@ -8,8 +8,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from parity_tests import lift_float32
 from parity_tests.harness.bridge import LINEAR, Rule
-from parity_tests.harness.pairing import Twin
-from parity_tests.ports.gpt2 import attend, embed
+from parity_tests.ports.gpt2 import attend, embed, the_result
 from parity_tests.ports.norms import RMSNorm
 from parity_tests.ports.perceptrons import linear
 from parity_tests.ports.planting import nnx_class
@@ -108,7 +107,6 @@ LLAMA_PORT = Port(
         Rule("**.weight", "**.kernel", LINEAR),
     ),
     {
-        "": Twin("", inputs=lambda input_ids: (input_ids,)),
         "embed_tokens": "embed_tokens",
         "layers.{i}": "layers.{i}",
         "layers.{i}.mlp": "layers.{i}.mlp",
@@ -130,7 +128,7 @@ LLAMA_PORT = Port(
             nnx_class("layers.1.self_attn", KeysNotTurned),
         ),
     ),
-    options={"output": "last_hidden_state"},
+    options={"port_inputs": tokens(11, 2, 5), "output": the_result},
     around=lift_float32,
 )
 
