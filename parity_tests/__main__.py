@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 
 # Several processes may share an accelerator's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -30,6 +31,7 @@ class Arguments:
     """Compare jax_attn with torch_ref, rung by rung; exit code 1 if they differ."""
 
     mutants: bool = False  # also plant every bug of the registry and see which rung catches it
+    harness: bool = False  # instead: what the harness says of correct and of faulty ports
     json: Path | None = None  # file for all figures
     report: Path | None = None  # file for one HTML page: tables and attention weights
     seeds: int = 1  # how many times every rung is run, each time with other numbers
@@ -37,11 +39,12 @@ class Arguments:
     jobs: int = 0  # processes; 0 = one for each core, or one if there is an accelerator
 
 
-# Minutes on two cores: of the ladder, of every further seed, and of the planted bugs.
-LADDER, SEED, BUGS = 3.5, 0.3, 6.5
+# Minutes on two cores: of the ladder, of every further seed, of the planted bugs, and of the ports.
+LADDER, SEED, BUGS, HARNESS = 3.5, 0.3, 6.5, 2
 DESCRIPTION = f"""{Arguments.__doc__}
 
-On two cores it takes about {LADDER} minutes, with --mutants {LADDER + BUGS:.0f}."""
+On two cores it takes about {LADDER} minutes, with --mutants {LADDER + BUGS:.0f}, and with
+--harness, which compares ports of other people's layers instead, {HARNESS}."""
 
 
 def main() -> int:
@@ -60,6 +63,8 @@ def compare() -> int:
     for flag, path in (("--json", arguments.json), ("--report", arguments.report)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             return refuse(f"{flag} {path} cannot be a file; give one in a folder that is there")
+    if arguments.harness and (problem := not_with_harness(arguments)):
+        return refuse(problem)
     SIZE.check("--seeds", arguments.seeds)
     COUNT.check("--jobs", arguments.jobs)
     require_device()
@@ -72,6 +77,8 @@ def compare() -> int:
     on_cpu = jax.default_backend() == "cpu"
     jobs = arguments.jobs or (os.cpu_count() or 1 if on_cpu else 1)
 
+    if arguments.harness:
+        return judge_harness(console, jobs, arguments.json)
     rungs = tuple(dict.fromkeys(arguments.rungs))  # none twice
     console.print(expected(rungs, arguments.seeds, arguments.mutants))
     with workers(jobs) as crew, output.Progress(console) as progress:
@@ -104,6 +111,39 @@ def compare() -> int:
         page.write(arguments.report, ladder, matrix, guilty)
         console.print(f"the page is {arguments.report}")
     return 0 if same and not problems(matrix) else 1
+
+
+def not_with_harness(arguments: Arguments) -> str:
+    """Why these arguments do not go together; empty if they do."""
+    if find_spec("equinox") is None:
+        return "--harness needs Equinox, which is not installed: pip install -e '.[test]'"
+    others = {
+        "--mutants": arguments.mutants,
+        "--report": arguments.report is not None,
+        "--seeds": arguments.seeds != 1,
+        "--rungs": arguments.rungs != tuple(RUNGS),
+    }
+    given = [flag for flag, is_given in others.items() if is_given]
+    return f"--harness runs no rung; leave out {', '.join(given)}" if given else ""
+
+
+def judge_harness(console: VerbatimConsole, jobs: int, json: Path | None) -> int:
+    # These import Linen, Equinox and transformers, which the ladder does without.
+    from parity_tests.ports import PORTS
+    from parity_tests.suite.controls import ask_all
+    from parity_tests.suite.controls_output import print_answers, write_answers
+
+    console.print(f"about {HARNESS} minutes on two cores")
+    found = {}
+    with workers(jobs) as crew, output.Progress(console) as progress:
+        for _, answers in share(crew, ask_all, PORTS):
+            found[answers[0].port] = answers
+            progress.update(f"{len(found)} of {len(PORTS)} ports")
+    answers = [answer for name in PORTS for answer in found[name]]
+    print_answers(console, answers)
+    if json:
+        write_answers(json, answers)
+    return 0 if all(answer.ok for answer in answers) else 1
 
 
 def expected(rungs: tuple[str, ...], seeds: int, mutants: bool) -> str:
