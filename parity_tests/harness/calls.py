@@ -19,6 +19,7 @@ ROOT = "model"  # what reports call the model as a whole, whose own name is empt
 class JaxLayer:
     """A layer of a port as it was before a call, and how jax.vmap mapped it."""
 
+    kind: str  # its class
     values: dict[str, Any]
     rebuild: Callable[[dict[str, Any]], Any]
     levels: Levels  # of the arrays of the arguments, then of `values`

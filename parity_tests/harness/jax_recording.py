@@ -32,6 +32,7 @@ class _Heard:
 @dataclass
 class _Visit:
     name: str
+    kind: str = ""
     args: tuple = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     parts: tuple[dict[str, Any], Callable[..., Any]] | None = None
@@ -47,7 +48,7 @@ class _Visit:
         if self.parts is not None:
             values, rebuild = self.parts
             own = dict(zip(values, given[len(given) - len(values) :], strict=True))
-            layer = JaxLayer(own, rebuild, self.before.levels, self.after.levels)
+            layer = JaxLayer(self.kind, own, rebuild, self.before.levels, self.after.levels)
         args, kwargs = with_arrays((self.args, self.kwargs), [to_numpy(x) for x in given])
         output = with_arrays(self.output, [to_numpy(x) for x in self.after.arrays])
         return Call(self.name, 0, args, kwargs, output, layer)
@@ -66,7 +67,7 @@ class JaxRecording:
     ) -> Any:
         given, parts = arrays((args, kwargs)), take_apart(layer)
         places = _places((args, kwargs))
-        visit = _Visit(name, places[0], places[1], parts)
+        visit = _Visit(name, type(layer).__name__, places[0], places[1], parts)
         passed = mark([*given, *parts[0].values()], visit.before)
         args, kwargs = with_given(args, kwargs, passed)
         self._running.append(name)

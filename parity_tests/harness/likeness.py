@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -77,6 +78,8 @@ class Likeness:
 
     def left_out(self) -> Iterator[str]:
         """A sentence for what of the results is compared with nothing."""
+        if self.pair.twin.inputs is not None and not all(self._reached):
+            yield f"{self.label}: a gradient of its inputs, of which the adapter makes no real array"
         for whose, left, outputs in (
             ("the reference", self.outputs.ref_left, self.ref_outputs),
             ("the port", self.outputs.port_left, self.port_outputs),
@@ -191,13 +194,49 @@ class Likeness:
             return [array for _, array in self.ref_inputs]
         return [self.ref_inputs[match.ref][1] for match in self.inputs.matches]
 
+    def ref_given(self, call: Call | None = None) -> list[Array]:
+        """Of the arguments of the reference's call, or its oracle's, those that the port has."""
+        found = self.ref_inputs if call is None else _arguments(call)
+        return [found[match.ref][1] for match in self._as_given()]
+
+    def port_given(self) -> list[Array]:
+        """The same as the port has them, in the reference's layout."""
+        turn = self.pair.twin.to_reference
+        return [turn(self.port_inputs[match.port][1]) for match in self._as_given()]
+
+    def _as_given(self) -> Sequence[Match]:
+        """Without those that an adapter makes: they are not the same arrays."""
+        return () if self.pair.twin.inputs is not None else self.inputs.matches
+
     def given_gradients(self, of_ref_inputs: Sequence[Array]) -> list[Array]:
         """Of the gradients of the reference's real inputs, those of the real ones of `given`."""
         positions = [i for i, (_, x) in enumerate(self.ref_inputs) if is_float(x)]
         if self.pair.twin.inputs is not None:
-            return list(of_ref_inputs)
+            return self.with_gradient(of_ref_inputs)
         refs = [match.ref for match in self.inputs.matches]
         return [of_ref_inputs[positions.index(i)] for i in refs if i in positions]
+
+    def with_gradient(self, of_reals: Sequence[Array]) -> list[Array]:
+        """Of one gradient for each real array of `given`, those that can be the other side's.
+
+        An adapter that makes a bool of a mask of 0 and -inf has no gradient to it.
+        """
+        if self.pair.twin.inputs is None:
+            return list(of_reals)
+        return [x for x, reached in zip(of_reals, self._reached, strict=True) if reached]
+
+    @cached_property
+    def _reached(self) -> list[bool]:
+        """Which of the real arrays of `given` an adapter passes on as real ones."""
+        given = self.given()
+
+        def passed(reals: list[Any]) -> list[Any]:
+            rest = iter(reals)
+            return floats(self.arguments([next(rest) if is_float(x) else x for x in given]))
+
+        made, vjp = jax.vjp(passed, [jnp.asarray(x) for x in given if is_float(x)])
+        (gradients,) = vjp([jnp.ones_like(x) for x in made])
+        return [bool(jnp.any(gradient != 0)) for gradient in gradients]
 
     def own_gradients(self, of_port_inputs: Sequence[Array]) -> list[Array]:
         """Of the gradients of the port's real inputs, those of `given`, in their layout."""

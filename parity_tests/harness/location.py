@@ -6,7 +6,7 @@ from typing import Literal
 from parity_tests.harness.report import Report
 
 Direction = Literal["forward", "backward"]
-Mode = Literal["isolated", "cascaded"]
+Mode = Literal["isolated", "cascaded", "inputs"]  # "inputs": of a run of the whole
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,31 @@ class Location:
 
     checks: tuple[Check, ...]
     not_compared: tuple[str, ...] = ()  # a sentence for each, with the reason
+    state: Report | None = None  # of buffers after the call, where a bridge has rules for any
+    pairing: str = ""  # of names="auto": code to paste
+    islands: tuple[str, ...] = ()  # where a float64 port that differs rounds to float32
 
     @property
     def ok(self) -> bool:
         """Whether the models as a whole are the same function, forward and backward.
 
-        A layer inside may differ all the same: see `inside`.
+        And leave the same state. A layer inside may differ all the same: see `inside`.
         """
+        return self._same_function and (self.state is None or self.state.ok)
+
+    @property
+    def _same_function(self) -> bool:
         return all(check.ok for check in self.checks if not check.name)
 
     @property
-    def outcome(self) -> Literal["same", "differs", "not comparable"]:
-        """ "not comparable": the models differ, and no layer could be held against its twin."""
-        if self.ok:
-            return "same"
+    def outcome(self) -> Literal["same", "state differs", "differs", "not comparable"]:
+        """In one word.
+
+        "state differs": the same function, which leaves other buffers behind. "not comparable": the
+        models differ, and no layer could be held against its twin.
+        """
+        if self._same_function:
+            return "same" if self.ok else "state differs"
         alone = [c for c in self.checks if c.name and c.mode == "isolated" and not c.doubt]
         named = [c for c in self.checks if c.name]
         return "differs" if alone or not named else "not comparable"
@@ -79,7 +90,7 @@ class Location:
     @property
     def inside(self) -> tuple[Check, ...]:
         """Of models that are the same as a whole, the layers that are not: layouts, most likely."""
-        if not self.ok:
+        if not self._same_function:
             return ()
         return self._failing("isolated", "forward") + self._failing("isolated", "backward")
 
@@ -102,6 +113,8 @@ class Location:
             if self.inside:
                 labels = ", ".join(dict.fromkeys(check.label for check in self.inside))
                 text = f"the same function, though it differs inside, at {labels}; {worst}"
+        elif self._same_function and self.state is not None:
+            text = f"same function, state differs: {self.state.worst}"
         elif self.guilty:
             text = f"first guilty layer: {self.guilty[0]}"
         else:
@@ -114,13 +127,46 @@ class Location:
         lines = [self.verdict]
         if self.first is not None:
             lines += [f"  {tensor}" for tensor in self.first.report.failures[:3]]
+        if self.where:
+            lines.append(f"  {self.where}")
+        if self.islands:
+            lines.append("  float32 islands, which no float64 comparison forgives; lift_float32()")
+            lines += [f"    {island}" for island in self.islands]
         lines += [f"  also guilty: {check}" for check in self.guilty[1:]]
         if self.cascaded_failures:
             lines.append(f"  first difference of a whole run: {self.cascaded_failures[0]}")
         if self.not_compared:
             lines.append("  not compared:")
             lines += [f"    {sentence}" for sentence in self.not_compared]
-        return "\n".join([*lines, self.table()])
+        lines.append(self.table())
+        return "\n".join([*lines, self.pairing] if self.pairing else lines)
+
+    @property
+    def where(self) -> str:
+        """Between which layers inside the first guilty one its difference begins; "" if unknown.
+
+        What is no layer, a function or a sum, has no name of its own.
+        """
+        guilty = next((c for c in self.guilty if c.direction == "forward"), None)
+        if guilty is None:
+            return ""
+        inputs = {c.label: c for c in self.checks if c.mode == "inputs"}
+        if guilty.name and not inputs.get(guilty.label, guilty).ok:
+            return ""
+        before = "its input"
+        for check in self.checks:
+            if check.mode != "cascaded" or check.direction != "forward":
+                continue
+            if not _inside(check.name, guilty.name):
+                continue
+            given = inputs.get(check.label)
+            if given is not None and not given.ok:
+                what = ", ".join(t.name for t in given.report.failures)
+                return f"inside it, between {before} and {check.label}: {what} differs"
+            if not check.ok:
+                return ""
+            before = check.label
+        return "" if before == "its input" else f"inside it, after {before}"
 
     def table(self) -> str:
         """Ratio to the budget of each layer, by direction and mode; ! where it differs."""

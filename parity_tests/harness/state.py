@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import torch
 
 from parity_tests.harness.bridge import Bridge
+from parity_tests.harness.calls import run
 from parity_tests.harness.copies import copy_of
 from parity_tests.harness.dropouts import refuse_dropout
 from parity_tests.harness.kinds import kind_of
 from parity_tests.harness.modes import LayerMode, noted_modes
-from parity_tests.harness.record import as_torch, run
 from parity_tests.harness.state_report import StateReport, Values, state_report
-from parity_tests.harness.tensors import to_numpy
+from parity_tests.harness.tensors import as_torch, to_numpy
 from parity_tests.harness.trees import arrays, map_arrays
 from parity_tests.harness.variables import parameters, variables
 

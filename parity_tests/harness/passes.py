@@ -1,0 +1,216 @@
+"""The four passes of `locate`: each yields a check a layer.
+
+*Cascaded*: of a run of the whole. *Isolated*: of a layer of the port on what the reference's had.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from parity_tests.harness.bridge import BridgeError
+from parity_tests.harness.budgets import Budget
+from parity_tests.harness.calls import Call, NotReplayableError
+from parity_tests.harness.compare import compare, rms
+from parity_tests.harness.doubts import Doubts
+from parity_tests.harness.jax_replay import PortLayer
+from parity_tests.harness.likeness import Likeness
+from parity_tests.harness.location import Check, Direction, Mode
+from parity_tests.harness.on_torch import torch_gradients, torch_outputs
+from parity_tests.harness.report import failed
+from parity_tests.harness.runs import Runs, in_double
+from parity_tests.harness.trace import numbered
+
+Arrays = dict[str, NDArray[Any]]
+Sides = tuple[Arrays, Arrays, Arrays | None]  # reference, port, oracle
+
+
+class Passes:
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.doubts = Doubts(runs)
+
+    def inputs(self, budget: Budget) -> Iterator[Check]:
+        """What goes into each layer in a run of the whole, as far as both take it."""
+        for like in self.runs.pairs:
+            of_ref, of_port = like.ref_given(), like.port_given()
+            if like.name and of_ref:
+                exact = self.runs.exact_call(like)
+                sides = (
+                    numbered(f"{like.label}:input", of_ref),
+                    numbered(f"{like.label}:input", of_port),
+                    None
+                    if exact is None
+                    else numbered(f"{like.label}:input", like.ref_given(exact)),
+                )
+                yield _check(like, "forward", "inputs", sides, budget)
+
+    def cascaded_forward(self, budget: Budget) -> Iterator[Check]:
+        for like in self.runs.pairs:
+            exact = self.runs.exact_call(like)
+            outputs = None if exact is None else exact.outputs
+            yield self._outputs(like, "cascaded", like.port_results(), outputs, budget)
+
+    def isolated_forward(self, budget: Budget) -> Iterator[Check]:
+        for like in self.runs.pairs:
+            call, exact = like.pair.call, self.runs.exact_call(like)
+            try:
+                # The model alone is what it is as a whole.
+                of_port = self._replayed(like) if like.name else like.port_results()
+            except NotReplayableError as reason:
+                self._not_alone(like, str(reason))
+                continue
+            except Exception as error:  # whatever it is, the report names the layer
+                yield self._broken(like, "forward", budget, error)
+                continue
+            outputs = None
+            if exact is not None:
+                outputs = torch_outputs(exact, *in_double((call.args, call.kwargs)))
+            yield self.doubts.weighed(
+                like, self._outputs(like, "isolated", of_port, outputs, budget)
+            )
+
+    def _outputs(
+        self,
+        like: Likeness,
+        mode: Mode,
+        of_port: list[NDArray[Any]],
+        exact: list[NDArray[Any]] | None,
+        budget: Budget,
+    ) -> Check:
+        sides = (
+            numbered(like.label, like.ref_results(like.pair.call.outputs)),
+            numbered(like.label, of_port),
+            None if exact is None else numbered(like.label, like.ref_results(exact)),
+        )
+        return _check(like, "forward", mode, sides, budget)
+
+    def _replayed(self, like: Likeness) -> list[NDArray[Any]]:
+        """NotReplayableError also where the layer does not even run on its own arguments."""
+        try:
+            layer = PortLayer(like.pair.port_call)
+            return layer.outputs(like.arguments, like.given(), like.adapted)
+        except NotReplayableError:
+            raise
+        except Exception as error:
+            if self.doubts.port_repeats(like):
+                raise
+            raise NotReplayableError(_in_words(error)) from error
+
+    def cascaded_backward(self, budget: Budget) -> Iterator[Check]:
+        of_ref, exact = self.runs.ref_cotangents, self.runs.exact_cotangents
+        # One that is zero in exact arithmetic is rounding noise beside the others.
+        scale = max((rms(c) for like in self.runs.pairs for c in of_ref[like.key]), default=0.0)
+        for like in reversed(self.runs.pairs):
+            mine = like.cotangents_of(of_ref[like.key])
+            if not mine:  # no output has a gradient
+                continue
+            theirs = self.runs.port_run.outputs[like.port_key]
+            ref_side, port_side = like.both_cotangents(mine, theirs)
+            true = None
+            if exact is not None:
+                of_oracle = like.cotangents_of(exact[like.key])
+                true = numbered(like.label, like.both_cotangents(of_oracle, theirs)[0])
+            sides = numbered(like.label, ref_side), numbered(like.label, port_side), true
+            yield _check(like, "backward", "cascaded", sides, budget, scale)
+
+    def isolated_backward(self, budget: Budget) -> Iterator[Check]:
+        for like in reversed(self.runs.pairs):
+            mine = like.cotangents_of(self.runs.ref_cotangents[like.key])
+            exact_call, exact = self.runs.exact_call(like), None
+            try:
+                of_port = self._port_gradients(like, mine)
+            except NotReplayableError as reason:
+                self._not_alone(like, str(reason))
+                continue
+            except Exception as error:
+                yield self._broken(like, "backward", budget, error)
+                continue
+            of_ref = self._ref_gradients(like, like.pair.call, mine, lambda tree: tree)
+            if exact_call is not None:
+                exact = self._ref_gradients(like, exact_call, mine, in_double)
+            sides = of_ref, of_port, exact
+            if like.name:
+                # The two layers may own different weights: a tied one is somebody else's. The
+                # check of the whole model compares them all.
+                sides = _in_common(*sides)
+            if sides[0]:
+                scale = max(rms(g) for g in sides[0].values())
+                check = _check(like, "backward", "isolated", sides, budget, scale)
+                yield self.doubts.weighed(like, check)
+
+    def _ref_gradients(
+        self, like: Likeness, call: Call, cotangents: list[NDArray[Any]], cast: Any
+    ) -> Arrays:
+        """Of one layer of the reference or its oracle, by name."""
+        args, kwargs = cast((like.pair.call.args, like.pair.call.kwargs))
+        gradients = torch_gradients(call, args, kwargs, cast(like.among_all(cotangents)))
+        named = numbered(f"{like.label}:input", like.given_gradients(gradients.inputs))
+        if self.runs.bridge is None:
+            return named
+        return named | self.runs.bridge.without_ignored(_under(like.name, gradients.weights))
+
+    def _port_gradients(self, like: Likeness, cotangents: list[NDArray[Any]]) -> Arrays:
+        """Of the port's layer, by the reference's names and in its layout."""
+        if like.name:
+            layer = PortLayer(like.pair.port_call)
+            gradients = layer.gradients(
+                like.arguments, like.given(), like.adapted_reals, cotangents
+            )
+            of_inputs = like.with_gradient(gradients.inputs)
+        else:
+            gradients = self.runs.port_run.whole
+            of_inputs = like.own_gradients(gradients.inputs)
+        named = numbered(f"{like.label}:input", of_inputs)
+        if self.runs.bridge is None:
+            return named
+        weights = _under(like.pair.twin.port, gradients.weights)
+        try:
+            of_weights = self.runs.bridge.map_gradients(weights, self.runs.ref)
+            # What is a buffer there has no gradient; of Equinox's arrays every real one has.
+            return named | {n: g for n, g in of_weights.items() if n in self.runs.ref_parameters}
+        except BridgeError as error:
+            if not like.name:
+                raise
+            self._not_alone(like, f"the gradients of its weights: {_first_line(error)}")
+            return named
+
+    def _not_alone(self, like: Likeness, reason: str) -> None:
+        self.runs.leave_out(f"{like.label} alone: {reason}")
+
+    def _broken(
+        self, like: Likeness, direction: Direction, budget: Budget, error: Exception
+    ) -> Check:
+        report = failed(like.label, budget, f"the port's layer raises {_in_words(error)}")
+        check = Check(like.name, like.label, like.pair.twin.port, direction, "isolated", report)
+        return self.doubts.weighed(like, check)
+
+
+def _check(
+    like: Likeness,
+    direction: Direction,
+    mode: Mode,
+    sides: Sides,
+    budget: Budget,
+    scale: float = 0.0,
+) -> Check:
+    report = compare(*sides, budget=budget, scale=scale)
+    return Check(like.name, like.label, like.pair.twin.port, direction, mode, report)
+
+
+def _in_common(ref: Arrays, port: Arrays, oracle: Arrays | None) -> Sides:
+    names = [name for name in ref if name in port]
+    of_ref, of_port = ({name: side[name] for name in names} for side in (ref, port))
+    return of_ref, of_port, None if oracle is None else {name: oracle[name] for name in names}
+
+
+def _under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{name}" if prefix else name: value for name, value in named.items()}
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

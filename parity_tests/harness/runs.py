@@ -1,0 +1,138 @@
+"""What `locate` knows of both models: their recorded runs, and the way back through the whole."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from parity_tests.harness.bridge import Bridge, BridgeError
+from parity_tests.harness.budgets import Budget
+from parity_tests.harness.calls import Call, Key
+from parity_tests.harness.compare import compare, rms
+from parity_tests.harness.copies import copy_of
+from parity_tests.harness.dropouts import refuse_drawn
+from parity_tests.harness.jax_replay import Backward, port_backward
+from parity_tests.harness.likeness import Likeness, Which
+from parity_tests.harness.on_torch import torch_cotangents
+from parity_tests.harness.pairing import Twin, pair_calls
+from parity_tests.harness.record import record
+from parity_tests.harness.report import Report
+from parity_tests.harness.taps import layers
+from parity_tests.harness.tensors import to_numpy
+from parity_tests.harness.trees import is_float, map_arrays
+
+Names = Mapping[str, str | Twin]
+
+
+class Runs:
+    """Both models' runs, and that of the reference's float64 copy if one is needed."""
+
+    def __init__(
+        self,
+        ref_model: torch.nn.Module,
+        port_model: Any,
+        inputs: Any,
+        port_inputs: Any,
+        names: Names,
+        output: Which,
+        bridge: Bridge | None,
+        in_float64: bool,
+        seed: int,
+    ) -> None:
+        twins = {name: Twin(t) if isinstance(t, str) else t for name, t in names.items()}
+        root = twins.setdefault("", Twin(""))
+        if root.inputs is not None:
+            raise ValueError(
+                "the model's own arguments are given by `port_inputs`, not Twin(inputs)"
+            )
+        if port_inputs is None:
+            port_inputs = map_arrays(root.to_port, inputs)
+        self.bridge, self.inputs, self.port_inputs = bridge, inputs, port_inputs
+        self.ref, self.port = ref_model, port_model
+        self.ref_parameters = {name for name, _ in ref_model.named_parameters()}
+        ref = record(self.ref, inputs)
+        port = record(self.port, port_inputs)
+        refuse_drawn(port_model, port.model)
+        self.ref_after, self.port_after, self.oracle_after = ref.model, port.model, None
+        self.oracle = None
+        self.exact: dict[Key, Call] = {}
+        if not in_float64:
+            self.oracle = copy_of(ref_model).double()
+            exact = record(self.oracle, in_double(inputs))
+            self.oracle_after = exact.model
+            self.exact = {(call.name, call.count): call for call in exact.calls}
+        pairing = pair_calls(ref, port, twins, set(layers(port.model)) | {""})
+        self.not_compared = list(pairing.not_paired)
+        likenesses = [
+            Likeness.of(pair, None if pair.call.name else output) for pair in pairing.pairs
+        ]
+        self.not_compared += [sentence for like in likenesses for sentence in like.left_out()]
+        self.pairs = [like for like in likenesses if like.outputs.matches]
+        if not self.pairs or self.pairs[-1].name:
+            raise ValueError(
+                "nothing to compare: no array of one model's result is like one of the other's; "
+                "`output` chooses what is compared of them"
+            )
+        self.root = self.pairs[-1]
+        self.cotangents = self.root.random_cotangents(seed)
+
+    @cached_property
+    def ref_cotangents(self) -> dict[Key, list[NDArray[Any]]]:
+        """Of the real outputs of every call of the reference."""
+        return torch_cotangents(self.ref, self.inputs, self.root.among_all(self.cotangents))
+
+    @cached_property
+    def exact_cotangents(self) -> dict[Key, list[NDArray[Any]]] | None:
+        if self.oracle is None:
+            return None
+        whole = self.root.among_all(self.cotangents)
+        return torch_cotangents(self.oracle, in_double(self.inputs), in_double(whole))
+
+    @cached_property
+    def port_run(self) -> Backward:
+        """The port backward as a whole."""
+        return port_backward(self.port, self.port_inputs, self.root.adapted_reals, self.cotangents)
+
+    def exact_call(self, like: Likeness) -> Call | None:
+        return self.exact.get((like.name, like.pair.call.count))
+
+    def state(self, budget: Budget) -> Report | None:
+        """Of the buffers after the call, by the bridge; None where it has no rules for any."""
+        if self.bridge is None:
+            return None
+        try:
+            of_port = self.bridge.to_reference(self.port_after)
+        except BridgeError:  # of a rule that only takes weights to the port
+            return None
+        sides: list[dict[str, Any]] = []
+        for model in (self.ref_after, self.oracle_after):
+            state = {} if model is None else model.state_dict()
+            found = {n: to_numpy(v) for n, v in state.items() if n not in self.ref_parameters}
+            sides.append({name: value for name, value in found.items() if name in of_port})
+        of_ref, exact = sides
+        kept: dict[str, Any] = {}
+        for name, value in of_ref.items():
+            mine = of_port[name]
+            narrower = value.dtype == np.float64 and mine.dtype == np.float32
+            if narrower and rms(mine - value) <= 1e-6 * rms(value):
+                # flax keeps statistics in float32; that is said, and is no other value.
+                self.leave_out(f"{name}: the port keeps it in float32; to that, it agrees")
+            else:
+                kept[name] = value
+        if not kept:
+            return None
+        of_port = {name: of_port[name] for name in kept}
+        return compare(kept, of_port, exact or None, budget=budget)
+
+    def leave_out(self, sentence: str) -> None:
+        """Something that was not compared, and why."""
+        if sentence not in self.not_compared:
+            self.not_compared.append(sentence)
+
+
+def in_double(tree: Any) -> Any:
+    """The tree with its real arrays in float64."""
+    return map_arrays(lambda x: x.astype(np.float64) if is_float(x) else x, tree)
