@@ -67,7 +67,8 @@ def test_a_correct_port_has_no_guilty_layer() -> None:
     assert location.first is None
     assert location.verdict.startswith("no layer differs (")
     checked = {(c.label, c.direction, c.mode) for c in location.checks}
-    assert len(checked) == len(location.checks) == 4 * (1 + 1 + 3 * 4 + 1)
+    layers = 1 + 3 * 4 + 1
+    assert len(checked) == len(location.checks) == 4 * (layers + 1) + layers  # inputs of layers
     weights = {t.name for c in location.checks if not c.name for t in c.report.tensors}
     assert {name for name, _ in reference().named_parameters()} < weights
 
@@ -89,7 +90,7 @@ def test_a_forward_bug_in_the_middle_is_named() -> None:
     after = {
         c.mode: c.ok for c in location.checks if c.label == "blocks.2" and c.direction == "forward"
     }
-    assert after == {"cascaded": False, "isolated": True}
+    assert after == {"inputs": False, "cascaded": False, "isolated": True}
 
 
 def test_a_backward_bug_in_the_middle_is_named() -> None:
@@ -187,6 +188,7 @@ def test_another_number_of_arrays_is_no_fault() -> None:
     location = _located(TwoArrayGate, plant)
     assert location.ok
     assert {c.mode for c in location.checks if c.label == "blocks.1.gate"} == {
+        "inputs",
         "cascaded",
         "isolated",
     }

@@ -79,7 +79,7 @@ class Likeness:
     def left_out(self) -> Iterator[str]:
         """A sentence for what of the results is compared with nothing."""
         if self.pair.twin.inputs is not None and not all(self._reached):
-            yield f"{self.label}: a gradient of its inputs, of which the adapter makes no real array"
+            yield f"{self.label}: gradients of inputs of which the adapter makes no real array"
         for whose, left, outputs in (
             ("the reference", self.outputs.ref_left, self.ref_outputs),
             ("the port", self.outputs.port_left, self.port_outputs),
