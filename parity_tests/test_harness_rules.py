@@ -236,6 +236,7 @@ ONE = {"weight": np.ones((4, 3), np.float32)}
         (dict(axes=(0, 1, 2)), "raises ValueError on (4, 3): 3 axes to permute, and 2 given"),
         (dict(to_port=lambda w: w.T[::-1] * 2, to_reference=lambda k: k.T),
          "to_reference of weight -> kernel does not undo its to_port"),
+        (dict(to_port=lambda w: w.T * 0, to_reference=lambda k: k.T), "does not undo its to_port"),
         (dict(to_port=lambda w: (w, w), to_reference=lambda k: k), "gives 2 arrays for 1 names"),
         (dict(to_port=lambda w: w.reshape(5), to_reference=lambda k: k), "raises ValueError on"),
         (dict(axes=permute_rows([0, 1])), "4 rows, and an order of 2"),
