@@ -15,7 +15,7 @@ from parity_tests.ports.port import Fault, Port, normal
 
 KERNELS = (Rule("**.weight", "**.kernel", LINEAR), Rule("**.bias", "**.bias"))
 SAME_NAMES = {"**": "**"}
-LENGTHS = np.arange(7) < np.array([[7], [4]])  # [B S]: True = a token, False = padding
+LENGTHS = np.arange(5) < np.array([[5], [3]])  # [B S]: True = a token, False = padding
 
 
 class TorchEncoder(nn.Module):
@@ -107,7 +107,7 @@ ENCODER = Port(
     "NNX",
     TorchEncoder,
     Encoder,
-    (normal(2, 7, 6), LENGTHS),
+    (normal(2, 5, 6), LENGTHS),
     (Rule("norm.weight", "norm.scale"), *KERNELS),
     SAME_NAMES,
     (
@@ -127,13 +127,13 @@ class TorchRelative(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.packed, self.bias = nn.Linear(6, 18, bias=False), nn.Embedding(9, 2)
+        self.packed, self.bias = nn.Linear(6, 18, bias=False), nn.Embedding(7, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.packed(x).unflatten(-1, (3, 2, 3)).unbind(2)
         distance = torch.arange(x.shape[1]) - torch.arange(x.shape[1])[:, None]
         scores = torch.einsum("bthk,bshk->bhts", q, k)
-        scores = scores + self.bias(distance.clamp(-4, 4) + 4).permute(2, 0, 1)
+        scores = scores + self.bias(distance.clamp(-3, 3) + 3).permute(2, 0, 1)
         slopes = torch.tensor([0.5, 0.25], dtype=x.dtype)[:, None, None]
         wei = (scores - slopes * distance.abs()).softmax(-1)
         return torch.einsum("bhts,bshk->bthk", wei, v).flatten(-2)
@@ -145,7 +145,7 @@ class Relative(nnx.Module):
 
     def __init__(self) -> None:
         self.packed = linear(6, 18, False)
-        self.bias = nnx.Embed(9, 2, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+        self.bias = nnx.Embed(7, 2, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
 
     def __call__(self, x: Array) -> Array:
         B, T, _ = x.shape
@@ -161,12 +161,12 @@ class Relative(nnx.Module):
         return jnp.einsum("bhts,bshk->bthk", wei, v).reshape(B, T, -1)
 
     def bucket(self, distance: Array) -> Array:
-        return jnp.clip(distance, -4, 4) + 4
+        return jnp.clip(distance, -3, 3) + 3
 
 
 class Mirrored(Relative):
     def bucket(self, distance: Array) -> Array:
-        return jnp.clip(-distance, -4, 4) + 4
+        return jnp.clip(-distance, -3, 3) + 3
 
 
 class QueriesAndKeysSwapped(Relative):
@@ -187,7 +187,7 @@ RELATIVE = Port(
     "NNX",
     TorchRelative,
     Relative,
-    normal(2, 7, 6),
+    normal(2, 5, 6),
     (Rule("bias.weight", "bias.embedding"), *KERNELS),
     SAME_NAMES,
     (

@@ -35,7 +35,7 @@ class Plain:
 class TorchInner(nn.Module):
     def __init__(self, kind: type) -> None:
         super().__init__()
-        self.fc, self.kind = nn.Linear(5, 4), kind
+        self.fc, self.kind = nn.Linear(6, 4), kind
 
     def forward(self, x: Tensor) -> Any:
         y = self.fc(x)
@@ -54,7 +54,7 @@ class TorchBoxed(nn.Module):
 
 class Inner(nnx.Module):
     def __init__(self, kind: type) -> None:
-        self.fc, self.kind = linear(5, 4), kind
+        self.fc, self.kind = linear(6, 4), kind
 
     def __call__(self, x: Array) -> Any:
         y = self.fc(x)
@@ -86,7 +86,7 @@ def boxed(name: str, kind: type) -> Port:
         "NNX",
         lambda: TorchBoxed(kind),
         lambda: Boxed(kind),
-        normal(2, 5),
+        normal(2, 6),
         KERNELS,
         SAME_NAMES,
         (Fault("a wrong array in the object", "inner", nnx_class("inner", Absolute)),),

@@ -19,9 +19,9 @@ class TorchCache(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.key, self.value = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.register_buffer("keys", torch.zeros(2, 6, 4))
-        self.register_buffer("values", torch.zeros(2, 6, 4))
+        self.key, self.value = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.register_buffer("keys", torch.zeros(2, 7, 6))
+        self.register_buffer("values", torch.zeros(2, 7, 6))
         self.register_buffer("length", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,11 +34,11 @@ class TorchCache(nn.Module):
 
 
 class TorchDecoder(nn.Module):
-    """Three tokens, then one, in one call."""
+    """Three tokens, then two, in one call."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cached, self.head = TorchCache(), nn.Linear(4, 3)
+        self.cached, self.head = TorchCache(), nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [self.cached(x[:, :3]), self.cached(x[:, 3:])]
@@ -47,8 +47,8 @@ class TorchDecoder(nn.Module):
 
 class Cached(nnx.Module):
     def __init__(self) -> None:
-        self.key, self.value = linear(4, 4), linear(4, 4)
-        self.keys, self.values = nnx.Cache(jnp.zeros((2, 6, 4))), nnx.Cache(jnp.zeros((2, 6, 4)))
+        self.key, self.value = linear(6, 6), linear(6, 6)
+        self.keys, self.values = nnx.Cache(jnp.zeros((2, 7, 6))), nnx.Cache(jnp.zeros((2, 7, 6)))
         self.length = nnx.Cache(jnp.array(0))
 
     def __call__(self, x: Array) -> Array:
@@ -60,17 +60,17 @@ class Cached(nnx.Module):
         return jax.nn.softmax(jnp.where(self.filled(), scores, -jnp.inf), -1) @ self.values[...]
 
     def filled(self) -> Array:
-        return jnp.arange(6) < self.length[...]
+        return jnp.arange(7) < self.length[...]
 
 
 class EmptySlotsSeen(Cached):
     def filled(self) -> Array:
-        return jnp.arange(6) <= self.length[...]
+        return jnp.arange(7) <= self.length[...]
 
 
 class Decoder(nnx.Module):
     def __init__(self) -> None:
-        self.cached, self.head = Cached(), linear(4, 3)
+        self.cached, self.head = Cached(), linear(6, 4)
 
     def __call__(self, x: Array) -> Array:
         return self.head(jnp.concatenate([self.cached(x[:, :3]), self.cached(x[:, 3:])], 1))
@@ -81,7 +81,7 @@ CACHE = Port(
     "NNX",
     TorchDecoder,
     Decoder,
-    normal(2, 4, 4),
+    normal(2, 5, 6),
     (
         *(Rule(f"cached.{name}", f"cached.{name}") for name in ("keys", "values", "length")),
         *KERNELS,

@@ -22,7 +22,7 @@ class TorchTwice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.same, self.out = nn.Linear(5, 4), nn.Identity(), nn.Linear(4, 4)
+        self.fc, self.same, self.out = nn.Linear(6, 4), nn.Identity(), nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Any:
         y = self.fc(x)
@@ -37,7 +37,7 @@ class Identity(nnx.Module):
 
 class Twice(nnx.Module):
     def __init__(self) -> None:
-        self.fc, self.same, self.out = linear(5, 4), Identity(), linear(4, 4)
+        self.fc, self.same, self.out = linear(6, 4), Identity(), linear(4, 4)
 
     def __call__(self, x: Array) -> Any:
         y = self.fc(x)
@@ -63,7 +63,7 @@ TWICE = Port(
     "NNX",
     TorchTwice,
     Twice,
-    normal(2, 5),
+    normal(2, 6),
     KERNELS,
     SAME_NAMES,
     (
@@ -77,7 +77,7 @@ TWICE = Port(
 class TorchCell(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.of_x, self.of_h = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.of_x, self.of_h = nn.Linear(6, 6), nn.Linear(6, 6)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         return torch.tanh(self.of_x(x) + self.of_h(h))
@@ -98,7 +98,7 @@ class Cell(nnx.Module):
     """flax's order: the carry first. Both have one shape, so that exchanged they would fit."""
 
     def __init__(self) -> None:
-        self.of_x, self.of_h = linear(4, 4), linear(4, 4)
+        self.of_x, self.of_h = linear(6, 6), linear(6, 6)
 
     def __call__(self, h: Array, x: Array) -> Array:
         return jnp.tanh(self.of_x(x) + self.of_h(h))
@@ -132,7 +132,7 @@ CARRY_FIRST = Port(
     "NNX",
     TorchSteps,
     Steps,
-    (normal(2, 3, 4), normal(2, 4, seed=1)),
+    (normal(2, 3, 6), normal(2, 6, seed=1)),
     KERNELS,
     SAME_NAMES,
 )
@@ -141,7 +141,7 @@ CARRY_FIRST_ADAPTED = Port(
     "NNX",
     TorchSteps,
     Steps,
-    (normal(2, 3, 4), normal(2, 4, seed=1)),
+    (normal(2, 3, 6), normal(2, 6, seed=1)),
     KERNELS,
     {"cell": Twin("cell", inputs=lambda x, h: (h, x)), "**": "**"},
     (
@@ -160,7 +160,7 @@ class TorchFilm(nn.Module):
 class TorchModulated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.film = nn.Linear(5, 8), TorchFilm()
+        self.fc, self.film = nn.Linear(6, 8), TorchFilm()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.fc(condition).chunk(2, -1)
@@ -179,7 +179,7 @@ class OnePlusScale(Film):
 
 class Modulated(nnx.Module):
     def __init__(self) -> None:
-        self.fc, self.film = linear(5, 8), Film()
+        self.fc, self.film = linear(6, 8), Film()
 
     def __call__(self, condition: Array, x: Array) -> Array:
         scale, shift = jnp.split(self.fc(condition), 2, -1)
@@ -191,7 +191,7 @@ KEYWORDS = Port(
     "NNX",
     TorchModulated,
     Modulated,
-    {"x": normal(2, 4), "condition": normal(2, 5, seed=1)},
+    {"x": normal(2, 4), "condition": normal(2, 6, seed=1)},
     KERNELS,
     SAME_NAMES,
     (Fault("a scale of 1 + w", "film", nnx_class("film", OnePlusScale)),),

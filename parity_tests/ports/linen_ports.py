@@ -136,7 +136,8 @@ RESNET = Port(
     normal(2, 4, 8, 6),
     (
         Rule("bn.weight", "bn.scale"),
-        Rule("bn.running_{what}", "bn.{what}"),
+        Rule("bn.running_mean", "bn.mean"),
+        Rule("bn.running_var", "bn.var"),
         Rule("**.weight", "**.kernel", CONV2D),
         Rule("**.bias", "**.bias"),
     ),

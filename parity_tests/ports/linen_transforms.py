@@ -86,8 +86,8 @@ class TorchStack(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = torch.nn.ModuleList(torch.nn.Linear(5, 5) for _ in range(3))
-        self.rnn = torch.nn.RNN(5, 4, batch_first=True)
+        self.blocks = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(3))
+        self.rnn = torch.nn.RNN(6, 4, batch_first=True)
         self.head = torch.nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class StackedBlock(nn.Module):
     f: Callable[[Array], Array] = jnp.tanh
 
     def setup(self) -> None:
-        self.fc = Dense(5)
+        self.fc = Dense(6)
 
     def __call__(self, x: Array, _: None) -> tuple[Array, None]:
         return x + self.f(self.fc(x)), None
@@ -136,8 +136,8 @@ STACK = Port(
     "depth and time under nn.scan, nn.remat",
     "Linen",
     TorchStack,
-    lambda: bound(Stack(), jnp.zeros((1, 2, 5))),
-    normal(2, 4, 5),
+    lambda: bound(Stack(), jnp.zeros((1, 2, 6))),
+    normal(2, 5, 6),
     (
         Rule(
             "blocks.{i}.weight",

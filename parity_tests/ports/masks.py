@@ -27,7 +27,7 @@ class TorchMasked(nn.Module):
 class TorchReader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.query, self.key, self.attention = nn.Linear(5, 4), nn.Linear(5, 4), TorchMasked()
+        self.query, self.key, self.attention = nn.Linear(6, 4), nn.Linear(6, 4), TorchMasked()
 
     def forward(self, x: Tensor) -> Tensor:
         T = x.shape[1]
@@ -56,7 +56,7 @@ class Hidden(nnx.Module):
 
 class Reader(nnx.Module):
     def __init__(self, attention: type[nnx.Module] = Masked) -> None:
-        self.query, self.key, self.attention = linear(5, 4), linear(5, 4), attention()
+        self.query, self.key, self.attention = linear(6, 4), linear(6, 4), attention()
 
     def __call__(self, x: Array) -> Array:
         return self.attention(self.query(x), self.key(x), self.mask(x.shape[1]))
@@ -87,7 +87,7 @@ ADDED_MASK = Port(
     "NNX",
     TorchReader,
     Reader,
-    normal(2, 6, 5),
+    normal(2, 5, 6),
     KERNELS,
     SAME_NAMES,
 )
@@ -96,7 +96,7 @@ ADDED_MASK_ADAPTED = Port(
     "NNX",
     TorchReader,
     Reader,
-    normal(2, 6, 5),
+    normal(2, 5, 6),
     KERNELS,
     {"attention": Twin("attention", inputs=as_allowed), "**": "**"},
     (
@@ -109,7 +109,7 @@ POLARITY = Port(
     "NNX",
     TorchReader,
     HidingReader,
-    normal(2, 6, 5),
+    normal(2, 5, 6),
     KERNELS,
     SAME_NAMES,
 )

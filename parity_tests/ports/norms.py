@@ -28,8 +28,8 @@ class TorchSwiGLU(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm = TorchRMSNorm(6)
-        self.gate, self.up = nn.Linear(6, 9, bias=False), nn.Linear(6, 9, bias=False)
-        self.down = nn.Linear(9, 6, bias=False)
+        self.gate, self.up = nn.Linear(6, 8, bias=False), nn.Linear(6, 8, bias=False)
+        self.down = nn.Linear(8, 6, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
@@ -70,9 +70,9 @@ class SwiGLU(nnx.Module):
     def __init__(self) -> None:
         self.norm = RMSNorm(6)
         self.gate, self.up, self.down = (
-            linear(6, 9, False),
-            linear(6, 9, False),
-            linear(9, 6, False),
+            linear(6, 8, False),
+            linear(6, 8, False),
+            linear(8, 6, False),
         )
 
     def __call__(self, x: Array) -> Array:
@@ -103,7 +103,7 @@ SWIGLU_PORT = Port(
     "NNX",
     TorchSwiGLU,
     SwiGLU,
-    normal(2, 3, 6),
+    normal(2, 5, 6),
     (Rule("norm.weight", "norm.scale"), *KERNELS),
     {"**": "**"},
     (
@@ -179,7 +179,7 @@ POST_NORM_PORT = Port(
     "NNX",
     TorchPostNorm,
     PostNorm,
-    normal(2, 3, 6),
+    normal(2, 5, 6),
     (Rule("norm.weight", "norm.scale"), *KERNELS),
     {"**": "**"},
     (

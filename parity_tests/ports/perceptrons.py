@@ -64,7 +64,7 @@ class DoubledGELU(GELU):
 class TorchMLP(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc1, self.act, self.fc2 = nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3)
+        self.fc1, self.act, self.fc2 = nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
@@ -72,7 +72,7 @@ class TorchMLP(nn.Module):
 
 class MLP(nnx.Module):
     def __init__(self) -> None:
-        self.fc1, self.act, self.fc2 = linear(5, 7), GELU(), linear(7, 3)
+        self.fc1, self.act, self.fc2 = linear(6, 8), GELU(), linear(8, 4)
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(self.act(self.fc1(x)))
@@ -83,7 +83,7 @@ MLP_PORT = Port(
     "NNX",
     TorchMLP,
     MLP,
-    normal(2, 5),
+    normal(2, 5, 6),
     KERNELS,
     {"**": "**"},
     (

@@ -30,8 +30,8 @@ class TorchGrouped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.query, self.proj = nn.Linear(8, 16, bias=False), nn.Linear(16, 8, bias=False)
-        self.key, self.value = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+        self.query, self.proj = nn.Linear(6, 16, bias=False), nn.Linear(16, 6, bias=False)
+        self.key, self.value = nn.Linear(6, 8, bias=False), nn.Linear(6, 8, bias=False)
         self.rotary = TorchRotary()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class TorchGrouped(nn.Module):
         v = self.value(x).unflatten(-1, (2, 4)).repeat_interleave(2, dim=2)
         age = torch.arange(x.shape[1])[:, None] - torch.arange(x.shape[1])
         wei = torch.einsum("bthk,bshk->bhts", q, k) / 2
-        wei = wei.masked_fill((age < 0) | (age >= 5), -torch.inf).softmax(-1)
+        wei = wei.masked_fill((age < 0) | (age >= 3), -torch.inf).softmax(-1)
         return self.proj(torch.einsum("bhts,bshk->bthk", wei, v).flatten(-2))
 
 
@@ -92,8 +92,8 @@ class BFloat16Table(Rotary):
 
 class Grouped(nnx.Module):
     def __init__(self) -> None:
-        self.query, self.proj = linear(8, 16, False), linear(16, 8, False)
-        self.key, self.value, self.rotary = linear(8, 8, False), linear(8, 8, False), Rotary()
+        self.query, self.proj = linear(6, 16, False), linear(16, 6, False)
+        self.key, self.value, self.rotary = linear(6, 8, False), linear(6, 8, False), Rotary()
 
     def __call__(self, x: Array) -> Array:
         B, T, _ = x.shape
@@ -110,7 +110,7 @@ class Grouped(nnx.Module):
         return jnp.repeat(x, 2, axis=2)
 
     def may_look(self, age: Array) -> Array:
-        return (age >= 0) & (age < 5)
+        return (age >= 0) & (age < 3)
 
 
 class Tiled(Grouped):
@@ -123,14 +123,14 @@ class NoWindow(Grouped):
         return age >= 0
 
 
-class WindowOfSix(Grouped):
+class WindowOfFour(Grouped):
     def may_look(self, age: Array) -> Array:
-        return (age >= 0) & (age <= 5)
+        return (age >= 0) & (age <= 3)
 
 
 class NotCausal(Grouped):
     def may_look(self, age: Array) -> Array:
-        return age < 5
+        return age < 3
 
 
 # The rotary layer is called twice, with queries and with keys.
@@ -139,7 +139,7 @@ GROUPED = Port(
     "NNX",
     TorchGrouped,
     Grouped,
-    normal(2, 7, 8),
+    normal(2, 5, 6),
     KERNELS,
     SAME_NAMES,
     (
@@ -149,7 +149,7 @@ GROUPED = Port(
         Fault("rotary table in bfloat16", "rotary", nnx_class("rotary", BFloat16Table)),
         Fault("keys tiled, not repeated", "model", nnx_class("", Tiled)),
         Fault("no window", "model", nnx_class("", NoWindow)),
-        Fault("a window of six for five", "model", nnx_class("", WindowOfSix)),
+        Fault("a window of four for three", "model", nnx_class("", WindowOfFour)),
         Fault("not causal", "model", nnx_class("", NotCausal)),
     ),
 )

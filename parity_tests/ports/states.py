@@ -31,7 +31,7 @@ class TorchRunning(nn.Module):
 class TorchCentred(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.running, self.out = nn.Linear(5, 4), TorchRunning(), nn.Linear(4, 3)
+        self.fc, self.running, self.out = nn.Linear(6, 4), TorchRunning(), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.running(self.running(self.fc(x))))
@@ -62,7 +62,7 @@ class OldMean(Running):
 
 class Centred(nnx.Module):
     def __init__(self) -> None:
-        self.fc, self.running, self.out = linear(5, 4), Running(), linear(4, 3)
+        self.fc, self.running, self.out = linear(6, 4), Running(), linear(4, 3)
 
     def __call__(self, x: Array) -> Array:
         return self.out(self.running(self.running(self.fc(x))))
@@ -73,7 +73,7 @@ RUNNING = Port(
     "NNX",
     TorchCentred,
     Centred,
-    normal(2, 5),
+    normal(2, 6),
     (Rule("running.running_mean", "running.mean"), *KERNELS),
     SAME_NAMES,
     (
@@ -90,7 +90,7 @@ class TorchSpectral(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(4, 5))
+        self.weight = nn.Parameter(torch.zeros(4, 6))
         self.register_buffer("u", torch.arange(1.0, 5.0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class TorchCritic(nn.Module):
 
 class Spectral(nnx.Module):
     def __init__(self) -> None:
-        self.kernel, self.u = nnx.Param(jnp.zeros((5, 4))), nnx.BatchStat(jnp.zeros(4))
+        self.kernel, self.u = nnx.Param(jnp.zeros((6, 4))), nnx.BatchStat(jnp.zeros(4))
 
     def __call__(self, x: Array) -> Array:
         kernel = jax.lax.stop_gradient(self.kernel[...])
@@ -145,7 +145,7 @@ SPECTRAL = Port(
     "NNX",
     TorchCritic,
     Critic,
-    normal(2, 5),
+    normal(2, 6),
     (Rule("spectral.u", "spectral.u"), *KERNELS),
     SAME_NAMES,
     (Fault("a norm held fast", "spectral", nnx_class("spectral", HeldFast), "backward"),),
@@ -157,7 +157,7 @@ class TorchNormed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.bn, self.frozen = nn.Linear(5, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+        self.fc, self.bn, self.frozen = nn.Linear(6, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4)
 
     def train(self, mode: bool = True) -> "TorchNormed":
         super().train(mode)
@@ -170,7 +170,7 @@ class TorchNormed(nn.Module):
 
 class Normed(nnx.Module):
     def __init__(self) -> None:
-        self.fc = linear(5, 4)
+        self.fc = linear(6, 4)
         options = {"momentum": 0.9, "use_fast_variance": False, **float64()}
         self.bn = nnx.BatchNorm(4, use_running_average=False, **options)
         self.frozen = nnx.BatchNorm(4, use_running_average=True, **options)
@@ -187,7 +187,7 @@ MODES = Port(
     "NNX",
     TorchNormed,
     Normed,
-    normal(4, 5),
+    normal(4, 6),
     (
         Rule("{norm}.running_mean", "{norm}.mean"),
         Rule("{norm}.running_var", "{norm}.var"),

@@ -78,7 +78,7 @@ SCANNED = Port(
     "NNX",
     TorchStack,
     Scanned,
-    normal(2, 3, 6),
+    normal(2, 5, 6),
     (
         stacked("fc.weight", "fc.kernel", LINEAR),
         stacked("fc.bias", "fc.bias"),
@@ -113,7 +113,7 @@ COMPILED = Port(
     "NNX",
     TorchStack,
     Compiled,
-    normal(2, 3, 6),
+    normal(2, 5, 6),
     (
         Rule("blocks.{i}.norm.weight", "blocks.{i}.norm.scale"),
         Rule("**.weight", "**.kernel", LINEAR),
@@ -127,7 +127,7 @@ COMPILED = Port(
 class TorchChoice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.other, self.head = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(4, 3)
+        self.one, self.other, self.head = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.one(x) if x.sum() > 0 else self.other(x)
@@ -136,7 +136,7 @@ class TorchChoice(nn.Module):
 
 class Choice(nnx.Module):
     def __init__(self) -> None:
-        self.one, self.other, self.head = linear(5, 4), linear(5, 4), linear(4, 3)
+        self.one, self.other, self.head = linear(6, 4), linear(6, 4), linear(4, 3)
 
     def __call__(self, x: Array) -> Array:
         y = jax.lax.cond(self.first(x), lambda: self.one(x), lambda: self.other(x))
@@ -156,7 +156,7 @@ CHOICE = Port(
     "NNX",
     TorchChoice,
     Choice,
-    normal(2, 3, 5, seed=2),
+    normal(2, 5, 6, seed=2),
     KERNELS,
     {"{layer}": "{layer}"},
     (
@@ -169,7 +169,7 @@ CHOICE = Port(
 class TorchScaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc = nn.Linear(5, 4)
+        self.fc = nn.Linear(6, 4)
         self.register_buffer("running_mean", torch.zeros(4))
         self.register_buffer("table", torch.linspace(0.5, 2, 4), persistent=False)
 
@@ -181,7 +181,7 @@ class Scaled(nnx.Module):
     """An array that is data, one that is plain, and a number."""
 
     def __init__(self) -> None:
-        self.fc, self.mean = linear(5, 4), nnx.data(jnp.zeros(4))
+        self.fc, self.mean = linear(6, 4), nnx.data(jnp.zeros(4))
         self.table, self.factor = jnp.linspace(0.5, 2, 4), 1.0
 
     def __call__(self, x: Array) -> Array:
@@ -198,7 +198,7 @@ PLAIN = Port(
     "NNX",
     TorchScaled,
     Scaled,
-    normal(2, 5),
+    normal(2, 6),
     (Rule("running_mean", "mean"), *KERNELS),
     {"fc": "fc"},
     (

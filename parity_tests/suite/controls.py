@@ -1,7 +1,8 @@
 """What `locate` says of correct ports, and of the same with a fault planted in one layer."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -61,12 +62,24 @@ def ask(port: Port, fault: Fault | None = None) -> Answer:
 
 
 def located(port: Port, fault: Fault | None) -> Location:
-    with jax.enable_x64(True), port.around():
+    with jax.enable_x64(True), quickly_compiled(), port.around():
         reference, correct = pair(port)
         compared = correct if fault is None else fault.plant(copied(correct))
         return locate(
             reference, compared, port.inputs, port.names, bridge=port.bridge, **port.options
         )
+
+
+@contextmanager
+def quickly_compiled() -> Iterator[None]:
+    """Hundreds of small programs, each run a few times: XLA's optimizing takes longer than it saves."""
+    name = "jax_disable_most_optimizations"
+    before = getattr(jax.config, name)
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 @cache
@@ -82,8 +95,8 @@ def copied(model: Any) -> Any:
 def judged(location: Location, fault: Fault | None) -> Finding:
     """A fault is named where its layer is guilty, in its direction first, and no other."""
     if fault is None:
-        return "same" if location.ok else "accused"
-    if location.ok:
+        return "same" if location.outcome == "same" else "accused"
+    if location.outcome == "same":
         return "unnoticed"
     guilty = location.guilty
     if {check.name or ROOT for check in guilty} != {fault.layer}:
