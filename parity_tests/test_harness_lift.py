@@ -16,7 +16,7 @@ import transformers
 from flax import nnx
 from torch.overrides import _get_current_function_mode_stack
 
-from parity_tests import compare, lift_float32
+from parity_tests import Bridge, Rule, compare, lift_float32, locate
 from parity_tests.hand_cast_decoders import llama, neox, weights_of
 
 SAME = 1e-14  # relative rms
@@ -261,3 +261,42 @@ def built(kind: str) -> tuple[torch.nn.Module, Callable[..., jax.Array]]:
     if kind == "llama":
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).eval(), llama
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes)).eval(), llama
+
+
+class RMSNorm(torch.nn.Module):
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.epsilon = torch.nn.Parameter(torch.rand(5)), epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return self.weight * h.to(x.dtype)
+
+
+class CastNorm(nnx.Module):
+    def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
+        self.weight, self.epsilon = nnx.Param(jnp.asarray(weight.detach().numpy())), epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = x.astype(jnp.float32)
+        h = h * jax.lax.rsqrt((h**2).mean(-1, keepdims=True) + self.epsilon)
+        return self.weight[...] * h.astype(x.dtype)
+
+
+def located(epsilon: float) -> Any:
+    bridge = Bridge([Rule("{i}.weight", "layers.{i}.weight")])
+    ref = torch.nn.Sequential(RMSNorm(1e-6), RMSNorm(1e-6)).double()
+    norms = [CastNorm(norm.get_parameter("weight"), 1e-6) for norm in ref]
+    norms[1].epsilon = epsilon
+    x = RANDOM.normal(size=(2, 7, 5))
+    return locate(ref, nnx.Sequential(*norms), x, {"{i}": "layers.{i}"}, bridge=bridge)
+
+
+def test_locate_forward_and_backward_inside() -> None:
+    with lift_float32():
+        assert located(1e-6).ok
+        (guilty,) = located(1e-5).guilty
+    assert guilty.name == "1"
+    with jax.enable_x64(True):  # without the lift both norms look wrong
+        assert not located(1e-6).ok

@@ -1,4 +1,4 @@
-"""Each page of the library's manual runs as printed, and prints what it says."""
+"""The manual's pages on precision, state and decoding run as printed."""
 
 import contextlib
 import io
@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "harness").glob("*.md"))
+FOLDER = Path(__file__).parents[1] / "docs" / "harness"
+PAGES = (
+    "lift_float32",
+    "to_float64",
+    "float32_islands",
+    "compare_state",
+    "compare_decoding",
+    "budgets",
+)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_runs_as_printed(page: Path) -> None:
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_runs_as_printed(name: str) -> None:
+    page = FOLDER / f"{name}.md"
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks

@@ -267,7 +267,7 @@ def test_layers_that_drop_are_named() -> None:
     ref.drop = torch.nn.Dropout(0.1)
     with pytest.raises(ValueError, match="dropout is active in drop of the reference"):
         compare_state(ref, port_of(reference()), X, bridge=BRIDGE)
-    port = port_of(reference())
+    port: Any = port_of(reference())
     port.drop = nnx.Dropout(0.1)
     with pytest.raises(ValueError, match="dropout is active in drop of the port"):
         compare_state(reference(), port, X, bridge=BRIDGE)
