@@ -72,9 +72,9 @@ def located(port: Port, fault: Fault | None) -> Location:
 
 @contextmanager
 def quickly_compiled() -> Iterator[None]:
-    """Hundreds of small programs, each run a few times: XLA's optimizing takes longer than it saves."""
+    """The small programs run a few times each: to optimize them takes longer than it saves."""
     name = "jax_disable_most_optimizations"
-    before = getattr(jax.config, name)
+    before = jax.config.values[name]
     jax.config.update(name, True)
     try:
         yield
