@@ -135,6 +135,24 @@ class Likeness:
             raise ValueError("`output` must be a part of the reference's result as it is")
         return [places[id(array)] for _, array in self.ref_outputs]
 
+    def put_into_port(self) -> list[Array]:
+        """All arrays of the port's result, with the reference's in the place of those compared.
+
+        Of results that the twin does not change but for their axes.
+        """
+        found = list(arrays(self.pair.port_call.output))
+        for match in self.outputs.matches:
+            value = self.pair.twin.to_port(self.ref_outputs[match.ref][1])
+            if value.shape == found[match.port].shape:
+                found[match.port] = value
+        return found
+
+    def in_order_of_reference(self, of_port_reals: Sequence[Array]) -> list[Array]:
+        """Of one array for each real one of the port's result, those of `adapted_reals`."""
+        found = arrays(self.pair.port_call.output)
+        positions = [i for i, array in enumerate(found) if is_float(array)]
+        return [of_port_reals[positions.index(match.port)] for match in self._reals()]
+
     # Cotangents: `all_reals` has one for each real array of the reference's result, in order.
 
     def random_cotangents(self, seed: int) -> list[Array]:

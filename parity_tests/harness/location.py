@@ -138,6 +138,8 @@ class Location:
         if self.not_compared:
             lines.append("  not compared:")
             lines += [f"    {sentence}" for sentence in self.not_compared]
+        limits = next((c.report.limits for c in self.checks if c.report.limits), "")
+        lines += [f"  {limits}"] if limits else []
         lines.append(self.table())
         return "\n".join([*lines, self.pairing] if self.pairing else lines)
 

@@ -14,7 +14,7 @@ from parity_tests.harness.calls import Arrays, Call, Gradients, Key, NotReplayab
 from parity_tests.harness.copies import copy_of, snapshot
 from parity_tests.harness.taps import TorchEar, telling
 from parity_tests.harness.tensors import as_torch, to_numpy
-from parity_tests.harness.trees import arrays, floats, map_arrays
+from parity_tests.harness.trees import arrays, floats, map_arrays, with_arrays
 
 
 @contextmanager
@@ -140,6 +140,66 @@ class _Cotangents:
         return map_arrays(torch.clone, kept)
 
 
+class TorchCut:
+    """A run in which values are put in at some calls, in the place of their results.
+
+    `arrived` is what came there, as NumPy.
+    """
+
+    def __init__(self, model: torch.nn.Module, inputs: Any, puts: dict[Key, Arrays]) -> None:
+        model = copy_of(model)
+        self._weights = {name: p.requires_grad_() for name, p in model.named_parameters()}
+        self._puts = {key: [as_torch(x) for x in found] for key, found in puts.items()}
+        leaves = map_arrays(as_torch, inputs)
+        self._inputs = floats(leaves)
+        for x in [*self._inputs, *(x for found in self._puts.values() for x in floats(found))]:
+            x.requires_grad_()
+        ear = _Putting(self._puts)
+        with listened_to(model, ear):
+            run(model, map_arrays(torch.clone, leaves))
+        self._arrived = ear.arrived
+        self.arrived = {key: [to_numpy(x) for x in found] for key, found in ear.arrived.items()}
+
+    def gradients(
+        self, key: Key, cotangents: Sequence[NDArray[Any]]
+    ) -> tuple[dict[Key, Arrays], Arrays, dict[str, NDArray[Any]]]:
+        """Of what arrived at one call: by what was put in, by the model's inputs, by weights."""
+        reals = {key: floats(found) for key, found in self._puts.items()}
+        flat = [x for found in reals.values() for x in found]
+        together = [*flat, *self._inputs, *self._weights.values()]
+        gradients = iter(_torch_vjp(floats(self._arrived[key]), together, cotangents))
+        of_puts = {key: [next(gradients) for _ in found] for key, found in reals.items()}
+        of_inputs = [next(gradients) for _ in self._inputs]
+        return of_puts, of_inputs, dict(zip(self._weights, gradients, strict=True))
+
+
+class _Putting:
+    def __init__(self, puts: dict[Key, list[torch.Tensor]]) -> None:
+        self._puts = puts
+        self._begun: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self.arrived: dict[Key, list[torch.Tensor]] = {}
+
+    def before(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._begun.append(name)
+
+    def after(self, name: str, output: Any) -> Any:
+        self._begun.pop()
+        return self._put(name, output)
+
+    def at(self, name: str, value: Any) -> Any:
+        inside = self._begun[-1] if self._begun else ""
+        return self._put(f"{inside}.{name}" if inside else name, value)
+
+    def _put(self, name: str, output: Any) -> Any:
+        key = name, self._counts[name]
+        self._counts[name] += 1
+        if key not in self._puts:
+            return output
+        self.arrived[key] = arrays(output)
+        return with_arrays(output, [x.clone() for x in self._puts[key]])
+
+
 def _torch_layer(call: Call) -> torch.nn.Module:
     if call.layer is None:
         raise NotReplayableError("a tap has no inputs")
@@ -167,6 +227,7 @@ def _torch_vjp(
             reached,
             [c for _, c in pairs],
             allow_unused=True,
+            retain_graph=True,  # for other cotangents
             materialize_grads=True,
         )
     )

@@ -19,6 +19,7 @@ from parity_tests.harness.location import Check, Direction, Mode
 from parity_tests.harness.on_torch import torch_gradients, torch_outputs
 from parity_tests.harness.report import failed
 from parity_tests.harness.runs import Runs, in_double
+from parity_tests.harness.stretches import Stretches, StretchGradients
 from parity_tests.harness.trace import numbered
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,6 +30,7 @@ class Passes:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self.doubts = Doubts(runs)
+        self.stretches = Stretches(runs)
 
     def inputs(self, budget: Budget) -> Iterator[Check]:
         """What goes into each layer in a run of the whole, as far as both take it."""
@@ -64,7 +66,9 @@ class Passes:
                 yield self._broken(like, "forward", budget, error)
                 continue
             outputs = None
-            if exact is not None:
+            if like.name and like.pair.port_call.layer is None:
+                outputs = self.stretches.arrived_exactly(like)
+            elif exact is not None:
                 outputs = torch_outputs(exact, *in_double((call.args, call.kwargs)))
             yield self.doubts.weighed(
                 like, self._outputs(like, "isolated", of_port, outputs, budget)
@@ -87,6 +91,8 @@ class Passes:
 
     def _replayed(self, like: Likeness) -> list[NDArray[Any]]:
         """NotReplayableError also where the layer does not even run on its own arguments."""
+        if like.pair.port_call.layer is None:
+            return self.stretches.arrived(like)
         try:
             layer = PortLayer(like.pair.port_call)
             return layer.outputs(like.arguments, like.given(), like.adapted)
@@ -143,6 +149,15 @@ class Passes:
         self, like: Likeness, call: Call, cotangents: list[NDArray[Any]], cast: Any
     ) -> Arrays:
         """Of one layer of the reference or its oracle, by name."""
+        if like.name and like.pair.port_call.layer is None:
+            exact = call is not like.pair.call
+            stretch = self.stretches.ref_gradients(like, cotangents, exact=exact)
+            of_inputs = self.runs.root.given_gradients(stretch.inputs)
+            return self._named(like, stretch, of_inputs) | (
+                {}
+                if self.runs.bridge is None
+                else self.runs.bridge.without_ignored(stretch.weights)
+            )
         args, kwargs = cast((like.pair.call.args, like.pair.call.kwargs))
         gradients = torch_gradients(call, args, kwargs, cast(like.among_all(cotangents)))
         named = numbered(f"{like.label}:input", like.given_gradients(gradients.inputs))
@@ -152,6 +167,10 @@ class Passes:
 
     def _port_gradients(self, like: Likeness, cotangents: list[NDArray[Any]]) -> Arrays:
         """Of the port's layer, by the reference's names and in its layout."""
+        if like.name and like.pair.port_call.layer is None:
+            stretch = self.stretches.port_gradients(like, cotangents)
+            of_inputs = self.runs.root.own_gradients(stretch.inputs)
+            return self._named(like, stretch, of_inputs) | self._of_weights(like, stretch.weights)
         if like.name:
             layer = PortLayer(like.pair.port_call)
             gradients = layer.gradients(
@@ -162,18 +181,27 @@ class Passes:
             gradients = self.runs.port_run.whole
             of_inputs = like.own_gradients(gradients.inputs)
         named = numbered(f"{like.label}:input", of_inputs)
+        return named | self._of_weights(like, _under(like.pair.twin.port, gradients.weights))
+
+    def _of_weights(self, like: Likeness, weights: Arrays) -> Arrays:
+        """Gradients of the port's weights, by the reference's names; none without a bridge."""
         if self.runs.bridge is None:
-            return named
-        weights = _under(like.pair.twin.port, gradients.weights)
+            return {}
         try:
             of_weights = self.runs.bridge.map_gradients(weights, self.runs.ref)
-            # What is a buffer there has no gradient; of Equinox's arrays every real one has.
-            return named | {n: g for n, g in of_weights.items() if n in self.runs.ref_parameters}
         except BridgeError as error:
             if not like.name:
                 raise
             self._not_alone(like, f"the gradients of its weights: {_first_line(error)}")
-            return named
+            return {}
+        # What is a buffer there has no gradient; of Equinox's arrays every real one has.
+        return {n: g for n, g in of_weights.items() if n in self.runs.ref_parameters}
+
+    def _named(
+        self, like: Likeness, stretch: StretchGradients, of_inputs: list[NDArray[Any]]
+    ) -> Arrays:
+        named = {f"{like.label}:{tap}": gradient for tap, gradient in stretch.put_in.items()}
+        return named | numbered(f"{like.label}:model's input", of_inputs)
 
     def _not_alone(self, like: Likeness, reason: str) -> None:
         self.runs.leave_out(f"{like.label} alone: {reason}")
