@@ -32,7 +32,7 @@ from jax_attn.generate.known_ids import known_ids
 from jax_attn.generate.prompts import encode_prompt, read_prompt
 from jax_attn.room import require_room
 from jax_attn.runs.source import Source, Untold, open_source
-from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
+from jax_attn.runs.tyro_or_exit import read_arguments, tyro
 
 CHUNK = 16  # tokens between two prints
 SAMPLE_BYTES = 4096  # that a sample takes at least, whatever the model
@@ -161,7 +161,7 @@ def _warn(line: str) -> None:
 
 
 def generate() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate", registry=NUMBERS)
+    arguments = read_arguments(Arguments, "jax_attn.generate")
     require_device()
     keep_programs(cache_dir() / "programs")
     source = open_source(arguments.source, **arguments.untold.given())

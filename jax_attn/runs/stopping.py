@@ -107,7 +107,7 @@ class StopOnInterrupt:
         return self
 
     def opened(self, leave: Leave) -> None:
-        """Ctrl-C is Python's own before the first step: what it raises is to put things in order."""
+        """Before the first step Ctrl-C is Python's own: who hears it puts things in order."""
 
     def begin(self) -> None:
         """From here on there is something to save."""
