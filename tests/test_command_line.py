@@ -222,7 +222,7 @@ def test_as_a_program_and_plain_lines_without_a_terminal(text, tmp_path):
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert "\x1b" not in run.stdout
-    assert "step 6: training loss" in run.stdout
+    assert "step 6: batch loss" in run.stdout
     again = subprocess.run(
         [sys.executable, ROOT / "train.py", *map(str, arguments)], capture_output=True, text=True
     )

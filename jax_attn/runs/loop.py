@@ -231,7 +231,7 @@ class TrainingLoop:
         if per_character is not None:
             record["val_loss_per_character"] = per_character
         progress.say(
-            f"step {self.step:,}: training loss {record['train_loss']:.4f}, "
+            f"step {self.step:,}: batch loss {record['train_loss']:.4f}, "
             f"validation loss {loss:.4f}{self._per_character.words(loss)}"
         )
         if self.divergence.look(record["train_loss"], loss):

@@ -42,7 +42,7 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
 
 
 def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
-    """Training and validation loss over the steps, from a run's `metrics.jsonl`, as PNG.
+    """Batch and validation loss over the steps, from a run's `metrics.jsonl`, as PNG.
 
     `unit` is what a token is: "character".
     """
@@ -56,7 +56,7 @@ def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
         linewidth=1,
         marker="o" if len(metrics) == 1 else None,  # a line needs two
         markersize=4,
-        label="training (mean of the steps since the last point)",
+        label="batches (mean of the steps since the last point)",
     )
     evaluated = [m for m in metrics if math.isfinite(m.get("val_loss", math.nan))]
     axes.plot(

@@ -141,7 +141,12 @@ class Session:
                 loop.train(progress, begin, lambda: self._stop.signal is not None, self._on_record)
             self._stop.all_is_saved(resume_command(run.path))
             result = TrainResult(
-                run.path, loop.state.model(), run.metrics.records(), loop.healthy, self._stop.signal
+                run.path,
+                loop.state.model(),
+                run.metrics.records(),
+                loop.healthy,
+                self._stop.signal,
+                corpus.tokenizer,
             )
             self._end(run, corpus, loop, painter, progress)
             return result
@@ -182,7 +187,8 @@ class Session:
         for line in introduction(run, corpus, shapes.model()):
             self._say(line)
         if step >= run.config.steps:
-            self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train")
+            more = f"{resume_command(run.path)} --steps {2 * step}"
+            self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train; more: {more}")
         return TrainingLoop(run, corpus, checkpoints, shapes, restored, recorded)
 
     def _end(

@@ -118,7 +118,8 @@ def test_a_run_without_pictures_is_complete(call, text, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     assert "loss.png is not drawn: the process that draws it cannot be started (" in out
     assert "--- sample" in out
-    assert f"in {tmp_path / 'run'}: config.json, metrics.jsonl, checkpoints/, sample.txt\n" in out
+    files = "config.json, tokenizer.json, metrics.jsonl, checkpoints/, sample.txt"
+    assert f"in {tmp_path / 'run'}: {files}\n" in out
     assert (tmp_path / "run/checkpoints/4/checksums.json").exists()
 
 

@@ -29,6 +29,7 @@ HOPPER_FIRST = "('h100', 'h200', 'a100', 'tpu-v5e', 'tpu-v5p', 'tpu-v6e')"
         pytest.param("jax_attn.interop", "x --to gpt3 --out y", "('lecture', 'nanogpt', 'gpt2', "),
         pytest.param("parity_tests", "--rungz data", "perhaps --rungs is meant; all flags: python"),
         pytest.param("benchmarks", "--jsn x", "perhaps --json is meant; all flags: python -m ben"),
+        pytest.param("benchmarks.device", "", "error: OUT.jsonl is missing: the file that the"),
         pytest.param("benchmarks.markdown", "", "PATH is missing; all flags: python -m benchmarks"),
     ],
 )  # fmt: skip
