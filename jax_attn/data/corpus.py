@@ -114,8 +114,8 @@ def load_corpus(
     tinyshakespeare is fetched once into `cache_dir()` and checked against its hash. Where that is
     impossible, or `fetch` is False, `warn` (by default standard error) gets one line, and the
     standard library's documentation takes its place. `encoding`, a codec of Python's, is of files
-    of one's own; what is odd in them is a line for `warn`, too. Raises InputError for a file that is
-    missing, empty, not in that encoding or plainly no text.
+    of one's own; what is odd in them is a line for `warn`, too. Raises InputError for a file that
+    is missing, empty, not in that encoding or plainly no text.
 
     `check` gets the names and SHA-256s of the texts before anything is made of them.
 

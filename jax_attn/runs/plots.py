@@ -91,6 +91,8 @@ def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
     axes.set_ylabel(f"loss (nats per {unit})")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(metrics) == 1:  # of which the locator would show hundredths
+        axes.set_xticks([metrics[0]["step"]])
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
