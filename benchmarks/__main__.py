@@ -27,6 +27,7 @@ from benchmarks.rows import COLUMNS, Row
 from benchmarks.suite import BENCHMARKS
 from jax_attn.compiling.backend import require_device
 from jax_attn.console import VerbatimConsole, command
+from jax_attn.runs.tyro_or_exit import read_arguments
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def main() -> int:
 
 
 def compare() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m benchmarks", description=DESCRIPTION)
+    arguments = read_arguments(Arguments, "benchmarks", DESCRIPTION)
     if arguments.keep_awake and not hasattr(os, "SCHED_IDLE"):
         print("benchmarks: error: --keep-awake needs Linux; leave it out", file=sys.stderr)
         return 2

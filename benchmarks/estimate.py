@@ -3,7 +3,7 @@
 import inspect
 from typing import TypeVar
 
-import tyro
+from jax_attn.runs.tyro_or_exit import read_arguments
 
 Arguments = TypeVar("Arguments")
 
@@ -37,4 +37,4 @@ def minutes(number: float) -> str:
 def read_command_line(arguments: type[Arguments], name: str) -> Arguments:
     """Of `python -m benchmarks.NAME`; its help says how long that takes."""
     what = f"{inspect.getdoc(arguments)}\n\nIt takes {about(name)}."
-    return tyro.cli(arguments, prog=f"python -m benchmarks.{name}", description=what)
+    return read_arguments(arguments, f"benchmarks.{name}", what)

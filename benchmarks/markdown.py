@@ -12,6 +12,7 @@ import tyro
 
 from benchmarks import plans
 from benchmarks.rows import COLUMNS, Row
+from jax_attn.runs.tyro_or_exit import read_arguments
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -49,7 +50,7 @@ class Arguments:
 
 
 def main() -> int:
-    file = tyro.cli(Arguments, prog="python -m benchmarks.markdown").file
+    file = read_arguments(Arguments, "benchmarks.markdown").file
     try:
         print(markdown(json.loads(file.read_text(encoding="utf-8"))))
     except OSError as error:

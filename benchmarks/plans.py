@@ -25,6 +25,7 @@ from benchmarks.estimate import minutes
 from jax_attn.compiling.targets import TARGETS
 from jax_attn.runs.plan_command import duration, scaled
 from jax_attn.runs.presets import PRESETS
+from jax_attn.runs.tyro_or_exit import read_arguments
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = (
@@ -69,7 +70,7 @@ class Arguments:
 def main() -> int:
     every = estimate(list(product(PRESETS, TARGETS)))
     description = f"{inspect.getdoc(Arguments)}\n\nAll pairs{every}."
-    arguments = tyro.cli(Arguments, prog="python -m benchmarks.plans", description=description)
+    arguments = read_arguments(Arguments, "benchmarks.plans", description)
     path, names = arguments.file, arguments.names
     known = [*PRESETS, *TARGETS]
     unknown = [name for name in names if name not in known]

@@ -43,6 +43,7 @@ with collector_paused():
     from jax_attn.training.optim import learning_rate_schedule, make_optimizer
     from jax_attn.training.step import TrainState, train_chunk, train_step
 
+_SUBMODULES = ("data", "interop", "models", "nn", "runs", "torch_replay", "training")
 __all__ = [
     "GPT",
     "PRESETS",
@@ -92,3 +93,8 @@ __all__ = [
     "train_chunk",
     "train_step",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public, and the submodules that documents name."""
+    return [*__all__, *_SUBMODULES]

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import tyro
 
 from jax_attn.compiling.backend import require_device
 from jax_attn.console import VerbatimConsole, command
 from jax_attn.domains import COUNT, SIZE
-from jax_attn.runs.tyro_or_exit import NUMBERS
+from jax_attn.runs.tyro_or_exit import read_arguments
 from parity_tests.suite import output, page
 from parity_tests.suite.guilty import first_guilty_layer
 from parity_tests.suite.ladder import RUNGS, run_task
@@ -52,9 +51,7 @@ def main() -> int:
 
 
 def compare() -> int:
-    arguments = tyro.cli(
-        Arguments, prog="python -m parity_tests", description=DESCRIPTION, registry=NUMBERS
-    )
+    arguments = read_arguments(Arguments, "parity_tests", DESCRIPTION)
     unknown = [rung for rung in arguments.rungs if rung not in RUNGS]
     if unknown:
         return refuse(f"no such rung: {', '.join(unknown)}; there are {', '.join(RUNGS)}")

@@ -192,7 +192,7 @@ def test_a_run_from_before_there_was_a_precision_goes_on(call, run):
             checksums.seal(folder)
     code, out, err = call(train.main, "--resume", run, "--steps", 9)
     assert (code, err) == (0, "")
-    assert "step 9: training loss" in out
+    assert "step 9: batch loss" in out
     assert "damaged" not in out
 
 
@@ -226,7 +226,7 @@ def test_a_full_disk(call, run, monkeypatch):
     assert {"3", "6"} <= {path.name for path in (run / "checkpoints").iterdir()}
     code, out, _ = call(train.main, "--resume", run)
     assert code == 0
-    assert "step 9: training loss" in out
+    assert "step 9: batch loss" in out
 
 
 def test_a_file_that_may_grow_no_further(text, tmp_path):

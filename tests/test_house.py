@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import jax_attn
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -130,3 +132,12 @@ def test_importing_the_package_is_light():
 def test_configurations_are_jax_free():
     path = ROOT / "jax_attn" / "config.py"
     assert not {"jax", "flax", "optax"} & imported(path)
+
+
+def test_the_package_shows_what_is_public():
+    shown = set(dir(jax_attn))
+    assert set(jax_attn.__all__) <= shown
+    assert not [name for name in shown if name.startswith("_") or not hasattr(jax_attn, name)]
+    documents = "".join(p.read_text(encoding="utf-8") for p in ROOT.rglob("README.md"))
+    for name in shown - set(jax_attn.__all__):
+        assert f"jax_attn.{name}" in documents or f"`{name}/`" in documents

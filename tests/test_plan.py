@@ -51,6 +51,12 @@ def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, m
     matrices = 64 * (12 * 64 + 27)
     assert 1 < training["bound"]["flops"] / (6 * matrices * 8 * 256) < 1.1
     assert training["bound"]["attention_flops"] == 7 * 8 * 256 * 256 * 64
+    parts = found["parameter_bytes"] + found["optimizer_bytes"] + found["text_bytes"]
+    assert found["text_bytes"] == 44 * 40 * 9 // 10
+    assert 0 <= training["needs"] - parts - training["temporaries"] < 0.1 * training["needs"]
+    (header,) = (line for line in out.splitlines() if line.startswith("program "))
+    for column in ("memory", "of one", "bytes moved", "at least"):
+        assert column in header
     assert found["largest_batch"] % 8 == 0
     assert 8 < found["largest_batch"] <= 64 * 8
 

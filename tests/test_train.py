@@ -94,7 +94,7 @@ def test_in_a_thread_and_twice_in_a_process(whole, tmp_path, capsys):
     jax.monitoring.unregister_event_duration_listener(count)
     assert compiled == []
     assert bits(results[0].model) == bits(result.model)
-    assert "step 12: training loss" in capsys.readouterr().out
+    assert "step 12: batch loss" in capsys.readouterr().out
 
 
 def test_ctrl_c_saves_and_returns(whole, tmp_path, capsys):

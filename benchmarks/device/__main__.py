@@ -32,9 +32,11 @@ def main() -> int:
     """Exit code 0 if no part is missing, 1 otherwise, 2 for arguments that cannot be."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.device",
+        usage="%(prog)s [-h] [--rehearse] OUT.jsonl [PART ...]",
         description=f"Measures on an accelerator, in {at_most([], False)}; appends to OUT.jsonl.",
     )
-    parser.add_argument("out", type=Path, metavar="OUT.jsonl")
+    # Not required by argparse, which would then want a PART, too.
+    parser.add_argument("out", type=Path, nargs="?", metavar="OUT.jsonl")
     parser.add_argument(
         "parts",
         nargs="*",
@@ -44,6 +46,8 @@ def main() -> int:
     rehearsal = f"tiny sizes, on a CPU: {at_most([], True)}"
     parser.add_argument("--rehearse", action="store_true", help=rehearsal)
     arguments = parser.parse_intermixed_args()
+    if arguments.out is None:
+        return refuse("OUT.jsonl is missing: the file that the figures are appended to")
     known = [*LIMITS, *IF_TIME_IS_LEFT]
     unknown = [name for name in arguments.parts if name not in known]
     if unknown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,12 @@ from jax_attn.errors import InputError
 from jax_attn.text_encoding import require_text_encoding
 
 Say = Callable[[str], None]
+
+
+def _on_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 Check = Callable[[list[tuple[Paths, str]]], object]
 
 
@@ -87,7 +94,7 @@ class Corpus:
 
 def load_corpus(
     data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    warn: Say,
+    warn: Say = _on_standard_error,
     *,
     encoding: str = "utf-8",
     fetch: bool = True,
@@ -105,10 +112,10 @@ def load_corpus(
     the one that `tokens` says, as `TrainConfig.tokens`, which knows both texts.
 
     tinyshakespeare is fetched once into `cache_dir()` and checked against its hash. Where that is
-    impossible, or `fetch` is False, `warn` gets one line and the standard library's documentation
-    takes its place. `encoding`, a codec of Python's, is of files of one's own; what is odd in them
-    is a line for `warn`, too. Raises InputError for a file that is missing, empty, not in that
-    encoding or plainly no text.
+    impossible, or `fetch` is False, `warn` (by default standard error) gets one line, and the
+    standard library's documentation takes its place. `encoding`, a codec of Python's, is of files
+    of one's own; what is odd in them is a line for `warn`, too. Raises InputError for a file that
+    is missing, empty, not in that encoding or plainly no text.
 
     `check` gets the names and SHA-256s of the texts before anything is made of them.
 

@@ -34,7 +34,7 @@ from jax_attn.evaluate.skipping_tokenizer import SkippingTokenizer
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.runs.report import EVALUATION_TOKENS
 from jax_attn.runs.source import Source, Untold, open_source
-from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
+from jax_attn.runs.tyro_or_exit import read_arguments, tyro
 from jax_attn.training.evaluation import evaluate
 
 Split = Literal["all", "train", "validation"]
@@ -180,7 +180,7 @@ def _warn(line: str) -> None:
 
 
 def evaluate_command() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m jax_attn.evaluate", registry=NUMBERS)
+    arguments = read_arguments(Arguments, "jax_attn.evaluate")
     require_device()
     keep_programs(cache_dir() / "programs")
     for line in run(arguments):

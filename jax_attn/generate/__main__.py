@@ -27,12 +27,12 @@ from jax_attn.data import Tokenizer, cache_dir
 from jax_attn.domains import SEED, SIZE
 from jax_attn.errors import InputError
 from jax_attn.generate import stream
-from jax_attn.generate.continuation import Continuation
+from jax_attn.generate.continuation import Continuation, without_prompt
 from jax_attn.generate.known_ids import known_ids
 from jax_attn.generate.prompts import encode_prompt, read_prompt
 from jax_attn.room import require_room
 from jax_attn.runs.source import Source, Untold, open_source
-from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
+from jax_attn.runs.tyro_or_exit import read_arguments, tyro
 
 CHUNK = 16  # tokens between two prints
 SAMPLE_BYTES = 4096  # that a sample takes at least, whatever the model
@@ -133,12 +133,11 @@ def _samples(tokenizer: Tokenizer, arguments: Arguments) -> Iterator[Sample]:
     skip = arguments.unknown == "skip"
     encoded = [encode_prompt(prompt, tokenizer, skip, _warn) for prompt in prompts]
     for number, prompt in enumerate(encoded or [np.array([tokenizer.start])], start=1):
-        # The end of the text before is what a text begins after; it is not shown.
-        shown = prompt[:0] if not encoded and tokenizer.start == tokenizer.end_of_text else prompt
         for seed in range(first, first + n):
             title = [f"prompt {number} of {len(prompts)}"] if len(prompts) > 1 else []
             title += [f"sample {seed - first + 1} of {n}, seed {seed}"] if n > 1 else []
-            text = Continuation(tokenizer, shown, arguments.stop)
+            begin = Continuation if encoded else without_prompt
+            text = begin(tokenizer, prompt, arguments.stop)
             yield Sample(", ".join(title), prompt, seed, text)
 
 
@@ -161,7 +160,7 @@ def _warn(line: str) -> None:
 
 
 def generate() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m jax_attn.generate", registry=NUMBERS)
+    arguments = read_arguments(Arguments, "jax_attn.generate")
     require_device()
     keep_programs(cache_dir() / "programs")
     source = open_source(arguments.source, **arguments.untold.given())

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from jax_attn.data import Tokenizer
 
 
+def without_prompt(
+    tokenizer: Tokenizer, start: NDArray[np.integer], stops: Sequence[str]
+) -> Continuation:
+    """Of a sample that begins with `start`: shown, unless it is the end of a text before."""
+    shown = start[:0] if tokenizer.start == tokenizer.end_of_text else start
+    return Continuation(tokenizer, shown, stops)
+
+
 class Continuation:
     """Takes new tokens, and gives the text that they make certain.
 

@@ -12,7 +12,7 @@ from jax_attn.console import command
 from jax_attn.interop.export import EXPORTS
 from jax_attn.runs.export_run import export_run
 from jax_attn.runs.source import Untold, open_source
-from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
+from jax_attn.runs.tyro_or_exit import read_arguments, tyro
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Arguments:
 
     # run that train.py made, RUN@best, RUN/checkpoints/STEP, a file of weights, a folder of
     # Hugging Face's or nanoGPT's
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     to: Literal["lecture", "nanogpt", "gpt2", "run"]
     out: Path  # file or folder to make; never one that is there
     untold: Annotated[Untold, tyro.conf.arg(name="")] = field(default_factory=Untold)
 
 
 def interop() -> int:
-    arguments = tyro.cli(Arguments, prog="python -m jax_attn.interop", registry=NUMBERS)
+    arguments = read_arguments(Arguments, "jax_attn.interop")
     require_device()
     source = open_source(arguments.source, **arguments.untold.given())
     if arguments.to == "run":

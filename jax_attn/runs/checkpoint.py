@@ -265,6 +265,11 @@ class Checkpoints:
                 raise OSError(0, reason) from error
 
 
+def has_checkpoint(run: Run) -> bool:
+    """Whether there is one that was complete once."""
+    return any(STEP.fullmatch(path.name) for path in run.checkpoints_path.glob("*"))
+
+
 def model_of_run(run: Run, *, best: bool = False) -> LanguageModel:
     """Of the newest complete checkpoint, of the `best`, or of the very one that `run` is.
 

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from jax_attn.config import InitVocabulary, Paths, TargetName, TrainConfig
 from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.runs.presets import PRESETS
-from jax_attn.runs.tyro_or_exit import NUMBERS, tyro
+from jax_attn.runs.tyro_or_exit import WORDS, one_line_refusals, tyro
 
-DESCRIPTION = """Train one of the lecture's models on a text. Without a PRESET: mini.
-`python train.py --resume RUN_DIR [--steps N] [--schedule-steps N] [--data PATH]` goes on with it.
-Texts (--data, --validation) are files, also .gz, folders, or several; README.md has more on them.
-`python train.py PRESET --init SOURCE` begins with the weights, shape and tokens of SOURCE: a run,
-RUN@best, RUN/checkpoints/STEP, a file of safetensors or torch.save, a folder of Hugging Face's or
-nanoGPT's.
-`python train.py PRESET --plan TARGET` trains nothing: it says what an accelerator would take."""
+OVERVIEW = """Train one of the lecture's models on a text; see its losses, a sample and pictures.
+
+  python train.py [PRESET] [--flag value ...]    a new run, in a folder under runs/
+  python train.py --resume RUN                   go on with one exactly where it stopped
+  python train.py PRESET --help                  every flag, with the preset's values
+
+Presets (without one: mini)
+{presets}
+
+Flags that matter to everyone
+  --data PATH ...        the text to train on: files, also .gz, folders, or several
+  --validation PATH ...  the text to validate with; otherwise the last 10 % of the other one
+  --tokens KIND          what a token is: char, bytes, bpe:N, or the path of a tokenizer
+  --steps N              how long to train; with --resume a new total
+  --batch-size N         sequences a step
+  --block-size N         tokens a sequence: how far the model looks back
+  --learning-rate X      the step size of AdamW
+  --model.n-layer N      blocks of a GPT; --model.n-head, --model.n-embd, --model.dropout-rate
+  --eval-every N         steps between two evaluations
+  --checkpoint-every N   steps between two checkpoints
+  --dtype KIND           float32, bfloat16, or auto
+  --seed N               of initial weights, batches, dropout and the sample
+  --out FOLDER           of the run, instead of runs/PRESET-DATE-TIME
+  --init SOURCE          begin with the weights, shape and tokens of SOURCE: a run, RUN@best,
+                         RUN/checkpoints/STEP, a file of safetensors or torch.save, a folder of
+                         Hugging Face's or nanoGPT's
+  --plan TARGET          train nothing: what a run takes on {targets}""".format(
+    presets="\n".join(f"  {name:8} {about}" for name, (about, _) in PRESETS.items()),
+    targets=", ".join(get_args(TargetName)),
+)
 
 
 @dataclass(frozen=True)
@@ -66,39 +87,32 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
     )
     if resumed and planned:
         raise InputError("--plan is of a new run: give its PRESET and settings, not --resume")
-    if not resumed and (not arguments or arguments[0] not in (*PRESETS, "-h", "--help")):
+    if not resumed and arguments[:1] not in ([name] for name in (*PRESETS, "-h", "--help")):
         if arguments and not arguments[0].startswith("-"):
             raise InputError(
                 f"preset {arguments[0]!r:.100} is unknown; choose {', '.join(PRESETS)}"
             )
         arguments = ["mini", *arguments]
+    if arguments[0] in ("-h", "--help"):
+        print(OVERVIEW)
+        sys.exit(0)
     presets = {name: (text, NewRun(name, config)) for name, (text, config) in PRESETS.items()}
-    messages = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(messages):
-            if resumed:
-                run, unknown = tyro.cli(
-                    ResumedRun,
-                    prog="train.py",
-                    args=arguments,
-                    registry=NUMBERS,
-                    return_unknown_args=True,
-                )
-                if unknown:
-                    raise InputError(_not_with_resume(unknown[0]))
-                return run
-            run = tyro.extras.overridable_config_cli(
-                presets, prog="train.py", description=DESCRIPTION, args=arguments, registry=NUMBERS
+    if resumed:
+        with one_line_refusals("train.py", "python train.py --resume RUN --help"):
+            run, unknown = tyro.cli(
+                ResumedRun,
+                prog="train.py",
+                args=arguments,
+                registry=WORDS,
+                return_unknown_args=True,
             )
-    except SystemExit as stop:
-        # tyro draws a box around a configuration's own error; its one line says it better.
-        cause: BaseException | None = stop
-        while cause is not None:
-            if isinstance(cause, InputError):
-                raise cause from None
-            cause = cause.__context__
-        sys.stderr.write(messages.getvalue())
-        raise
+        if unknown:
+            raise InputError(_not_with_resume(unknown[0]))
+        return run
+    with one_line_refusals("train.py", f"python train.py {arguments[0]} --help"):
+        run = tyro.extras.overridable_config_cli(
+            presets, prog="train.py", args=arguments, registry=WORDS
+        )
     if run.init is not None and run.plan is not None:
         raise InputError(
             "--plan loads no weights: give it the shape of SOURCE by flags, not --init"

@@ -106,11 +106,13 @@ class TrainingLoop:
     def train(
         self,
         progress: TrainingProgress,
+        begin: Callable[[], object],
         asked_to_stop: Callable[[], bool],
         on_record: Callable[[Record], object],
     ) -> None:
         """To the last step, to one that is not finite, or until asked; then all is saved.
 
+        `begin` is called when all is compiled and the first step is made next.
         An evaluation that somebody asks to stop is made when the run goes on. `on_record` is called
         when a record is written; before what it raises the state is saved.
         """
@@ -122,7 +124,7 @@ class TrainingLoop:
                 self._announce(self._unevaluated, on_record)
         begun = time.perf_counter() - self._seconds_before
         while self.step < self._run.config.steps and self.healthy and not asked_to_stop():
-            record = self._chunk(progress)
+            record = self._chunk(progress, begin)
             if record is None:
                 break
             record["elapsed_s"] = time.perf_counter() - begun
@@ -143,7 +145,7 @@ class TrainingLoop:
             self._save()
             raise
 
-    def _chunk(self, progress: TrainingProgress) -> Record | None:
+    def _chunk(self, progress: TrainingProgress, begin: Callable[[], object]) -> Record | None:
         """Makes some steps; their record, or None where the first of them cannot be made."""
         config = self._run.config
         count = chunk_end(config, self._most_steps, self.step) - self.step
@@ -155,6 +157,7 @@ class TrainingLoop:
             self._program, seconds = self._compiled()
             steps = "a step" if self._room == 1 else f"up to {self._room} steps"
             progress.say(f"compiled {steps} as one program in {seconds:.1f} s")
+            begin()
         begun = time.perf_counter()
         self.state, losses = self._program(self.state, self._batches, np.int32(count))
         losses, self.healthy = np.asarray(losses), bool(self.state.healthy)
@@ -228,7 +231,7 @@ class TrainingLoop:
         if per_character is not None:
             record["val_loss_per_character"] = per_character
         progress.say(
-            f"step {self.step:,}: training loss {record['train_loss']:.4f}, "
+            f"step {self.step:,}: batch loss {record['train_loss']:.4f}, "
             f"validation loss {loss:.4f}{self._per_character.words(loss)}"
         )
         if self.divergence.look(record["train_loss"], loss):

@@ -66,6 +66,7 @@ class Plan:
     parameters: int
     parameter_bytes: int
     optimizer_bytes: int
+    text_bytes: int  # of its tokens, where they are on the device
     usable_memory: int
     programs: tuple[ProgramPlan, ...]  # training, evaluation, sampling
     largest_batch: int | None  # rows a step whose programs fit, in as many micro-batches
@@ -107,7 +108,8 @@ def plan(
     rates = Rates.of(target)
     state = run.state
     beside = _bytes(state) - _bytes((state.params, state.rest))
-    beside += 0 if is_mapped(tokens) else tokens.nbytes
+    text_bytes = 0 if is_mapped(tokens) else tokens.nbytes
+    beside += text_bytes
 
     model = state.model()
     compiled = partial(_compiled, rates=rates, say=say, keep=keep)
@@ -142,6 +144,7 @@ def plan(
         parameters=count_parameters(model),
         parameter_bytes=_bytes(state.params),
         optimizer_bytes=_bytes(state.opt_state),
+        text_bytes=text_bytes,
         usable_memory=target.usable_memory,
         programs=programs,
         largest_batch=largest and largest[0],

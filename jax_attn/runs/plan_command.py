@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 
 import jax
@@ -19,12 +20,15 @@ from jax_attn.runs.command_line import NewRun
 from jax_attn.runs.plan import Plan, plan
 from jax_attn.runs.run_text import corpus_of
 
+OF_ONE = ("kernels", "products", "bytes moved", "at least")
+
 
 def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> int:
     """Prints the plan; the exit code, 1 where a program does not compile."""
 
     say = console.print
     jax.config.update("jax_platforms", "cpu")  # a device that is there is left alone
+    _hear_errors_only()
     target, out = TARGETS[name], arguments.out
     if out is not None and (out / "plan.json").exists():
         raise InputError(f"{out} holds a plan already; give another --out")
@@ -78,11 +82,11 @@ def heading(preset: str, found: Plan, target: Target) -> Iterator[str]:
 
 def table(found: Plan) -> Table:
     """A row for each program."""
-    shown = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("program", "compiled in", "of one", "kernels", "products", "memory", "at least"):
+    shown = Table(box=None, padding=(0, 1, 0, 0))  # 80 columns
+    for column in ("program", "compiled in", "memory", "of one", *OF_ONE):
         shown.add_column(column, justify="left" if column in ("program", "of one") else "right")
     for program in found.programs:
-        cells = [program.name, f"{program.seconds:.1f} s", program.unit]
+        cells = [program.name, f"{program.seconds:.1f} s", _size(program.needs), program.unit]
         bound = program.bound
         if bound is None:
             cells += ["", "", "", "does not compile"]
@@ -98,11 +102,7 @@ def summary(found: Plan, target: Target) -> Iterator[str]:
     for program in found.programs:
         if program.error:
             yield f"error      {program.name}: {program.error}"
-    training = found.programs[0]
-    yield (
-        f"memory     parameters {_size(found.parameter_bytes)}, optimizer "
-        f"{_size(found.optimizer_bytes)}, temporaries of training {_size(training.temporaries)}"
-    )
+    yield f"memory     {_parts(found)}"
     needs = [p.needs for p in found.programs if p.needs is not None]
     share = "" if not target.chip else f" (what JAX takes of {_size(target.memory)} by default)"
     room = f"{_size(found.usable_memory)}{share}"
@@ -123,6 +123,26 @@ def summary(found: Plan, target: Target) -> Iterator[str]:
             f"at best    {duration(found.least_step_seconds)} a step, {rate:,.0f} tokens/s{mfu} "
             "(every kernel at the data sheet's rates)"
         )
+
+
+def _parts(found: Plan) -> str:
+    """What training needs, in parts that add up."""
+    training = found.programs[0]
+    parts = {
+        "parameters": found.parameter_bytes,
+        "optimizer": found.optimizer_bytes,
+        "text": found.text_bytes,
+        "temporaries": training.temporaries or 0,
+    }
+    total = "" if training.needs is None else f"of training {_size(training.needs)}: "
+    parts["code and padding"] = (training.needs or 0) - sum(parts.values())
+    return total + ", ".join(f"{name} {_size(n)}" for name, n in parts.items() if n > 0)
+
+
+def _hear_errors_only() -> None:
+    """Of XLA. Its warnings are of a sort that it would choose on the device by what it measured."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "1":  # JAX's own, nobody's wish
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 
 def _size(n_bytes: int | None) -> str:

@@ -42,7 +42,7 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
 
 
 def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
-    """Training and validation loss over the steps, from a run's `metrics.jsonl`, as PNG.
+    """Batch and validation loss over the steps, from a run's `metrics.jsonl`, as PNG.
 
     `unit` is what a token is: "character".
     """
@@ -56,7 +56,7 @@ def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
         linewidth=1,
         marker="o" if len(metrics) == 1 else None,  # a line needs two
         markersize=4,
-        label="training (mean of the steps since the last point)",
+        label="batches (mean of the steps since the last point)",
     )
     evaluated = [m for m in metrics if math.isfinite(m.get("val_loss", math.nan))]
     axes.plot(
@@ -91,6 +91,8 @@ def plot_loss(metrics_path: Path, unit: str, path: Path) -> None:
     axes.set_ylabel(f"loss (nats per {unit})")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(metrics) == 1:  # of which the locator would show hundredths
+        axes.set_xticks([metrics[0]["step"]])
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

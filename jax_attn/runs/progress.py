@@ -46,7 +46,8 @@ class TrainingProgress:
         done = step - self._started_at
         left = (now - self._began) / max(done, 1) * (self._steps - step)
         used = "" if mfu is None else f"  MFU {mfu:.1%}"
-        figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s{used}  {_clock(left)} left"
+        rate = f"{tokens_per_second:,.0f} tokens/s{used}"
+        figures = f"batch loss {loss:.4f}  {rate}  {_clock(left)} left"
         self._bar.update(self._task, completed=step, figures=figures)
         if not self._console.live and now - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = now

@@ -15,6 +15,7 @@ from jax_attn.data import UNITS, Corpus, Tokenizer
 from jax_attn.data.documents import in_words
 from jax_attn.data.mapped import is_mapped
 from jax_attn.generate import compile_generation, generate
+from jax_attn.generate.continuation import without_prompt
 from jax_attn.generate.known_ids import known_ids
 from jax_attn.models.bigram import BigramLanguageModel
 from jax_attn.models.gpt import GPT
@@ -145,7 +146,7 @@ def evaluation_sizes(config: TrainConfig) -> dict[str, int]:
 def sampling(config: TrainConfig, start: int = 0) -> tuple[jax.Array, int, jax.Array]:
     """Of a run's sample: the prompt, the number of new tokens, and the key."""
     begin = jnp.full((1, 1), start, jnp.int32)  # a newline in most texts, as in the lecture
-    return begin, config.sample_tokens, jax.random.fold_in(jax.random.key(config.seed), 2)
+    return begin, config.sample_tokens, jax.random.key(config.seed)
 
 
 def compile_sampling(
@@ -215,7 +216,9 @@ def finish(
         begin, length, key = sampling(config, tokenizer.start)
         known = known_ids(tokenizer, model)
         tokens = generate(model, begin, length, key=key, allowed=known)[0]
-    sample = tokenizer.decode(np.asarray(tokens), errors="replace")
+    start, new = np.split(np.asarray(tokens), [1])
+    text = without_prompt(tokenizer, start, ())
+    sample = text.prompt + text.add(new) + text.rest()  # as `python -m jax_attn.generate` has it
     say(f"\n--- sample {'-' * 61}{sample}\n{'-' * 72}\n")
     (run.path / "sample.txt").write_text(sample + "\n", encoding="utf-8")
     unknown = tokenizer.about_unknown(np.asarray(tokens))
@@ -226,7 +229,11 @@ def finish(
     for picture, fault in faults.items():
         if fault:
             say(f"{picture} is not drawn: {fault}")
-    files = ["config.json", "metrics.jsonl", "checkpoints/", "sample.txt"]
+    files = ["config.json", "tokenizer.json", "metrics.jsonl", "checkpoints/", "sample.txt"]
     files += [picture for picture, fault in faults.items() if not fault]
     say(f"in {run.path}: {', '.join(files)}")
-    say(f"sample again: {generate_command(run.path)} --tokens {config.sample_tokens}")
+    again = f"{generate_command(run.path)} --tokens {config.sample_tokens}"
+    if script is None:
+        say(f"the same sample: {again} --seed {config.seed}")
+    else:
+        say(f"another sample: {again}")

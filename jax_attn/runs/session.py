@@ -18,7 +18,7 @@ from jax_attn.config import Paths, TrainConfig
 from jax_attn.data import Corpus
 from jax_attn.errors import InputError
 from jax_attn.nn.flash import accelerator
-from jax_attn.runs.checkpoint import Checkpoints
+from jax_attn.runs.checkpoint import Checkpoints, has_checkpoint
 from jax_attn.runs.commands import resume_command
 from jax_attn.runs.device_choices import choose_for_device, memory_in_use
 from jax_attn.runs.least_memory import require_memory
@@ -66,7 +66,6 @@ class Session:
             start = start_from(init, config)
             config = start.config
         corpus = corpus_of(config, self._say) if start is None else start.corpus(self._say)
-        self._stop.begin()
         config = dataclasses.replace(  # to resume with
             config, data=corpus.name, validation=corpus.validation_name
         )
@@ -78,6 +77,7 @@ class Session:
             run = _create(name, config, corpus, started_from)
         else:
             run = Run.create(folder, config, corpus, started_from)
+        self._stop.opened(lambda: _removed(run))
         for reason in reasons:
             self._say(f"chosen   {reason}")
         try:
@@ -85,11 +85,14 @@ class Session:
                 if start is not None:
                     self._say(f"start    {start.source.name}: its weights and tokens")
                     save_start(run, start.source.model)
+                    self._stop.opened(lambda: _as_it_was(run))
                     del start  # a second copy of the weights
                 return self._train(run, corpus)
-        except Exception:
-            if not run.metrics.path.exists() and not run.checkpoints_path.exists():
-                shutil.rmtree(run.path, ignore_errors=True)
+        except BaseException as error:
+            if not run.metrics.path.exists() and not has_checkpoint(run):
+                removed = _removed(run)
+                if isinstance(error, KeyboardInterrupt):
+                    self._say(removed)
             raise
 
     def old_run(
@@ -107,7 +110,7 @@ class Session:
         require_device()
         run = Run.open(folder)
         corpus = text_of_run(run, data, validation, warn=self._say)
-        self._stop.begin()
+        self._stop.opened(lambda: _as_it_was(run))
         run = run.with_text(corpus)
         with run.locked():
             return self._train(run.with_steps(steps, schedule_steps), corpus, run.config)
@@ -118,6 +121,13 @@ class Session:
     def _train(self, run: Run, corpus: Corpus, before: TrainConfig | None = None) -> TrainResult:
         """`before` are the settings, so far, of a run that goes on."""
         self._console.run = run.path
+
+        def begin() -> None:
+            self._stop.begin()
+            if before is not None:
+                with run.writing():
+                    run.write(run.path)  # steps may be others now
+
         with (
             memory_explained(run),
             Painter() as painter,
@@ -125,11 +135,18 @@ class Session:
             products(run.config),
         ):
             loop = self._begin(run, corpus, checkpoints, before)
+            if loop.step >= run.config.steps:
+                begin()
             with TrainingProgress(self._console, loop.step, run.config.steps) as progress:
-                loop.train(progress, lambda: self._stop.signal is not None, self._on_record)
+                loop.train(progress, begin, lambda: self._stop.signal is not None, self._on_record)
             self._stop.all_is_saved(resume_command(run.path))
             result = TrainResult(
-                run.path, loop.state.model(), run.metrics.records(), loop.healthy, self._stop.signal
+                run.path,
+                loop.state.model(),
+                run.metrics.records(),
+                loop.healthy,
+                self._stop.signal,
+                corpus.tokenizer,
             )
             self._end(run, corpus, loop, painter, progress)
             return result
@@ -160,8 +177,6 @@ class Session:
                 )
             for line in about_schedule(before, run.config, done):
                 self._say(line)
-            with run.writing():
-                run.write(run.path)  # steps may be others now
         shapes = run.shapes()
         begun = resumed or run.started_from is not None
         restored = checkpoints.restore(shapes) if begun else None
@@ -172,7 +187,8 @@ class Session:
         for line in introduction(run, corpus, shapes.model()):
             self._say(line)
         if step >= run.config.steps:
-            self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train")
+            more = f"{resume_command(run.path)} --steps {2 * step}"
+            self._say(f"step {step:,} of {run.config.steps:,}: nothing left to train; more: {more}")
         return TrainingLoop(run, corpus, checkpoints, shapes, restored, recorded)
 
     def _end(
@@ -213,6 +229,16 @@ class Session:
                 )
             if loop.divergence.remark is not None:
                 self._say(loop.divergence.remark)
+
+
+def _removed(run: Run) -> str:
+    """Removes the folder of a run in which there is nothing to go on with; says so."""
+    shutil.rmtree(run.path, ignore_errors=True)
+    return f"nothing is trained yet; {run.path} is removed"
+
+
+def _as_it_was(run: Run) -> str:
+    return f"no step was made; the run is as it was: {resume_command(run.path)}"
 
 
 def _create(

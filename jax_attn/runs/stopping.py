@@ -15,6 +15,7 @@ SIGNALS = tuple(n for n in signal.Signals if n.name in ("SIGINT", "SIGTERM", "SI
 LONGEST_LAST_WORD_S = 1.0
 
 Say = Callable[[str], object]
+Leave = Callable[[], str]
 
 
 class StopOnSignal:
@@ -23,14 +24,15 @@ class StopOnSignal:
     Python runs its handlers between two of its own instructions, which a compilation may keep
     apart for minutes. So a thread listens: it answers the first signal with a line to `say`, and
     heeds the second. A terminal that hangs up never counts as the second, for its shell and the
-    system both say so; and where that is to be ignored (`nohup`), it is. Before there is anything
-    to save, and when all is saved, the first one ends the process.
+    system both say so; and where that is to be ignored (`nohup`), it is. Before the first step is
+    made, and when all is saved, the first one ends the process.
     """
 
     def __init__(self, say: Say) -> None:
         self.signal: int | None = None  # the one that asked for a stop
         self._say = say
-        self._nothing_to_save: str | None = "nothing is trained yet"
+        self._turn = threading.Lock()  # so that nothing begins when it is to end
+        self._nothing_to_save: Leave | None = lambda: "nothing is trained yet"
 
     def __enter__(self) -> StopOnSignal:
         self._ear, self._mouth = socket.socketpair()
@@ -49,16 +51,24 @@ class StopOnSignal:
         signal.set_wakeup_fd(self._wakeup_before)
         self._mouth.close()  # the listener reads the end, and ends
 
+    def opened(self, leave: Leave) -> None:
+        """From here on there is a folder without a step: `leave` puts it in order, and says so."""
+        with self._turn:
+            self._nothing_to_save = leave
+
     def begin(self) -> None:
         """From here on there is something to save."""
-        self._nothing_to_save = None
+        with self._turn:
+            self._nothing_to_save = None
 
     def all_is_saved(self, go_on: str) -> None:
         """From here on there is nothing; `go_on` is how to have the rest."""
-        self._nothing_to_save = f"all is saved; the rest: {go_on}"
+        with self._turn:
+            self._nothing_to_save = lambda: f"all is saved; the rest: {go_on}"
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.signal = self.signal or number
+        if self._nothing_to_save is None:  # otherwise the listener ends the process
+            self.signal = self.signal or number
 
     def _listen(self) -> None:
         urgent = 0
@@ -68,15 +78,17 @@ class StopOnSignal:
                 if number not in SIGNALS:
                     continue
                 urgent += number not in HANGING_UP
-                if self._nothing_to_save is not None:
-                    _answer(self._say, number, self._nothing_to_save).join(LONGEST_LAST_WORD_S)
-                elif urgent < 2:
-                    _answer(self._say, number, UNDER_WAY)
-                    continue
-                with contextlib.suppress(OSError):
-                    if os.isatty(1):
-                        os.write(1, b"\x1b[?25h")  # the cursor, which the progress bar hides
-                os._exit(128 + number)
+                with self._turn:
+                    if self._nothing_to_save is not None:
+                        said = _answer(self._say, number, self._nothing_to_save())
+                        said.join(LONGEST_LAST_WORD_S)
+                    elif urgent < 2:
+                        _answer(self._say, number, UNDER_WAY)
+                        continue
+                    with contextlib.suppress(OSError):
+                        if os.isatty(1):
+                            os.write(1, b"\x1b[?25h")  # the cursor, which the progress bar hides
+                    os._exit(128 + number)
 
 
 class StopOnInterrupt:
@@ -94,8 +106,11 @@ class StopOnInterrupt:
     def __enter__(self) -> StopOnInterrupt:
         return self
 
+    def opened(self, leave: Leave) -> None:
+        """Before the first step Ctrl-C is Python's own: who hears it puts things in order."""
+
     def begin(self) -> None:
-        """From here on there is something to save; before, Ctrl-C is Python's own."""
+        """From here on there is something to save."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask) or signal.SIG_DFL
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_attn.config import BigramShape, HeadShape, InitVocabulary, TrainConfig
+from jax_attn.data import Tokenizer
 from jax_attn.data.documents import given_paths
 from jax_attn.errors import InputError
 from jax_attn.models.language_model import LanguageModel
@@ -28,9 +29,11 @@ class TrainResult:
 
     path: Path  # the run's folder, for `load_model`, `resume` and `python -m jax_attn.generate`
     model: LanguageModel  # after the last step, dropout off
-    records: list[dict[str, Any]]  # the lines of metrics.jsonl: step, train_loss, val_loss, …
+    # the lines of metrics.jsonl: step, train_loss (of the batches since the last one), val_loss, …
+    records: list[dict[str, Any]]
     finite: bool  # False if it ended at a loss or gradient that is not; `model` is from before it
     signal: int | None  # that asked it to stop before its last step
+    tokenizer: Tokenizer  # from a text to the model's ids, and back
 
 
 def train(

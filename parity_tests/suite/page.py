@@ -94,6 +94,7 @@ def ladder_table(ladder: Sequence[RungResult]) -> str:
         rows.append(f"<tr title='{escape(result.worst_check)}'>{row}{said}</tr>")
     header = "".join(f"<th>{name}</th>" for name in head)
     table = f"<table class='ladder'><thead><tr>{header}</tr></thead>{''.join(rows)}</table>"
+    table = f"<div class='scroll'>{table}</div>"
     failures = [
         f"<details><summary>{escape(f'{r.rung}: {f.check}')}</summary>"
         f"<pre>{escape(f.detail)}</pre></details>"
@@ -148,7 +149,8 @@ def attention_section(attention: TrainedAttention) -> str:
         f"<h2{'' if same else ' class=bad'}>{heading}</h2>",
         f"<p>A GPT of {n_layer} layers and {n_head} heads, trained from "
         f"{attention.loss_before:.2f} to {attention.loss_after:.2f} nats per character, reads "
-        f"<q>{escape(attention.text)}</q>. Rows look, columns are looked at; hover for values. In "
+        f"<q>{escape(attention.text)}</q>. Rows look, columns are looked at; "
+        "grey is masked, blank a weight of zero; hover for values. In "
         f"float64 two weights differ by at most {scale}. Rounded to float32, "
         f"{escape(attention.bits)}.</p>",
     ]

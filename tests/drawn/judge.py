@@ -21,7 +21,6 @@ NEVER = ("Traceback", "Exception ignored", "Fatal Python error", "Segmentation f
 MOST_LINES = 4  # of an error, a remark among them
 LONG_RUN = 1000  # steps beyond which a stopped run is not taken to its end
 TITLE = re.compile(r"--- sample \d+ of \d+, seed \d+ -*\n")
-COLOUR = re.compile(r"\x1b\[[\d;]*m")
 CURSOR = re.compile(rb"\x1b\[\?25|\x1b\[\d*[ABCDJK]|\r(?!\n)")
 
 
@@ -62,9 +61,7 @@ def _refused(line: CommandLine, outcome: Outcome) -> Iterator[str]:
     errors = outcome.err.decode("utf-8", errors="replace").strip().splitlines()
     if not errors:
         yield "refused without a word"
-    plain = COLOUR.sub("", "\n".join(errors))
-    box = "For full helptext" in plain  # tyro's, of a flag that it cannot read
-    if len(errors) > MOST_LINES and not box:
+    if len(errors) > MOST_LINES:
         yield f"refused in {len(errors)} lines"
     if line.program == "train" and outcome.run.exists():
         yield "refused, and a folder is left"

@@ -92,7 +92,7 @@ def test_a_run_shows_its_sample_and_its_folder_verbatim(made):
     run, said = made
     assert f"\n--- sample {'-' * 61}" + (run / "sample.txt").read_text("utf-8")[:-1] in said
     assert f"run      {run}\n" in said
-    assert f"sample again: {generate_command(run)} --tokens 60\n" in said
+    assert f"the same sample: {generate_command(run)} --tokens 60 --seed 1337\n" in said
 
 
 def test_a_difference_is_shown_verbatim(capsys):
@@ -293,7 +293,7 @@ def test_no_cursor_codes_in_a_file(call, made, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     code, out, err = call(train.main, "--resume", made[0])
     assert (code, err) == (0, "")
-    assert "nothing left to train" in out
+    assert "nothing left to train; more: python train.py --resume" in out
     assert "\x1b" not in out
 
 

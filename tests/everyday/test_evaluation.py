@@ -52,7 +52,7 @@ def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
     stops = False
     code, out, err = call(train.main, "--resume", tmp_path / "run")
     assert (code, err) == (0, "")
-    assert f"step {at}: training loss" in out
+    assert f"step {at}: batch loss" in out
     assert records(tmp_path / "run") == records(tmp_path / "whole")
     assert [list(r) for r in records(tmp_path / "run")][-1][-1] == "val_loss"
     loss = records(tmp_path / "whole")[at // 2 - 1]["val_loss"]

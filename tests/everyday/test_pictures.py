@@ -180,3 +180,13 @@ def test_the_curve_of_the_loss(records, checkpoints, star, figures, folder):
         assert frame.y0 < written.y0 < written.y1 < frame.y1
     assert training.get_marker() == ("o" if len(records) == 1 else "None")
     assert len(axes.texts) == (star is not None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_steps_are_whole_numbers(n, folder, figures):
+    run = folder([record(i + 1, 4.0 - i, 4.1 - i) for i in range(n)])
+    plots.plot_loss(run / "metrics.jsonl", "character", run / "loss.png")
+    (figure,) = figures
+    ticks = figure.axes[0].get_xticks()
+    assert all(tick == round(tick) for tick in ticks)
+    assert 1 in ticks

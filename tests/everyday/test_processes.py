@@ -1,5 +1,6 @@
 """What happens to processes: one that draws and fails, signals, a kill, a reader who leaves."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jax_attn as ja
 import train
+from jax_attn.runs import ahead, session
 from jax_attn.runs import painter as painters
-from jax_attn.runs import session
 from jax_attn.runs.painter import Painter
 from tests.in_process import interrupted
 
@@ -116,7 +118,8 @@ def test_a_run_without_pictures_is_complete(call, text, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     assert "loss.png is not drawn: the process that draws it cannot be started (" in out
     assert "--- sample" in out
-    assert f"in {tmp_path / 'run'}: config.json, metrics.jsonl, checkpoints/, sample.txt\n" in out
+    files = "config.json, tokenizer.json, metrics.jsonl, checkpoints/, sample.txt"
+    assert f"in {tmp_path / 'run'}: {files}\n" in out
     assert (tmp_path / "run/checkpoints/4/checksums.json").exists()
 
 
@@ -172,6 +175,7 @@ def test_nohup_is_heeded(stopped):
             "all is saved; the rest: train.py --resume RUN",
             id="when all is saved",
         ),
+        pytest.param("stop.opened(lambda: 'put in order')", "put in order", id="before a step"),
     ],
 )
 def test_where_nothing_is_to_be_saved_a_signal_ends_at_once(moment, said):
@@ -226,6 +230,62 @@ def test_killed_while_the_first_chunk_is_compiled(call, text, tmp_path, no_pictu
     assert (code, err) == (0, "")
     assert "no checkpoint yet: the run begins at step 0" in out
     assert (run / "sample.txt").exists()
+
+
+COMPILES_FOR_EVER = (
+    "import sys, time, jax_attn.runs.ahead as ahead, train\n"
+    "ahead.compile_training = lambda *_: time.sleep(60)\n"
+    "sys.exit(train.main())\n"
+)
+
+
+def stopped_while_compiling(*given):
+    """The exit code and the last line of train.py that hears Ctrl-C before its first step."""
+    command = [sys.executable, "-c", COMPILES_FOR_EVER, *map(str, given)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("run ") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        (line,) = process.stdout.read().splitlines()
+    return process.returncode, line
+
+
+def contents(folder):
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
+def test_stopped_before_its_first_step_a_new_run_leaves_nothing(text, tmp_path):
+    run = tmp_path / "run"
+    code, line = stopped_while_compiling("bigram", *TINY, "--data", text, "--out", run)
+    assert (code, line) == (130, f"Ctrl-C: nothing is trained yet; {run} is removed")
+    assert not run.exists()
+
+
+def test_and_one_that_exists_is_as_it_was(call, text, tmp_path, no_pictures):
+    run, further = tmp_path / "run", tmp_path / "further"
+    assert call(train.main, "bigram", *TINY, "--data", text, "--out", run)[0] == 0
+    before = contents(run)
+    as_it_was = "Ctrl-C: no step was made; the run is as it was: python train.py --resume"
+    assert stopped_while_compiling("--resume", run, "--steps", 9) == (130, f"{as_it_was} {run}")
+    assert contents(run) == before
+
+    given = ["bigram", *TINY, "--data", text, "--init", run, "--out", further]
+    assert stopped_while_compiling(*given) == (130, f"{as_it_was} {further}")
+    assert (further / "checkpoints/0/checksums.json").exists()
+    code, _, err = call(train.main, "--resume", further)
+    assert (code, err) == (0, "")
+
+
+def test_a_notebooks_too(text, tmp_path, monkeypatch, capsys, no_pictures):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ahead, "compile_training", interrupted)
+    config = dataclasses.replace(ja.PRESETS["bigram"][1], steps=4, data=str(text))
+    with pytest.raises(KeyboardInterrupt):
+        ja.train(config, out=tmp_path / "run")
+    assert capsys.readouterr().out.endswith(f"trained yet; {tmp_path / 'run'} is removed\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_reader_who_leaves_costs_nothing(text, tmp_path):

@@ -1,10 +1,12 @@
 """python -m jax_attn.generate as people use it: prompts, stops, several samples."""
 
 import io
+import shlex
 import sys
 
 import pytest
 
+import train
 from jax_attn.generate import __main__ as generate_cli
 from tests.in_process import finished_run, one_line
 
@@ -132,3 +134,17 @@ def test_a_file_that_is_no_text(call, run, tmp_path):
     (tmp_path / "prompt.txt").write_bytes(b"ab\xff")
     said = one_line(call(generate_cli.main, run, "--prompt-file", tmp_path / "prompt.txt"))
     assert "prompt.txt: not UTF-8 at byte offset 2; convert the prompt to it" in said
+
+
+@pytest.mark.parametrize("tokens", ["char", "bytes", "bpe:260"])
+def test_the_command_at_the_end_gives_the_sample_that_was_shown(
+    tokens, call, text, tmp_path, no_pictures
+):
+    given = ["--tokens", tokens, "--seed", 7, "--steps", 2, "--sample-tokens", 200]
+    code, out, _ = call(train.main, "bigram", *given, "--data", text, "--out", tmp_path / "run")
+    assert code == 0
+    (command,) = (line for line in out.splitlines() if line.startswith("the same sample: "))
+    _, words = command.split("python -m jax_attn.generate ")
+    code, again, _ = call(generate_cli.main, *shlex.split(words))
+    assert again == (tmp_path / "run/sample.txt").read_text(encoding="utf-8")
+    assert again in out
