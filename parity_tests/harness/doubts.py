@@ -24,7 +24,7 @@ class Doubts:
 
     def weighed(self, like: Likeness, check: Check) -> Check:
         """With the reason, if any, why its failure proves nothing."""
-        if check.ok or not like.name or like.pair.port_call.layer is None:
+        if check.ok or not like.name or like.is_tap:
             return check  # the model as a whole, and taps, are run on the same
         if like.label not in self._found:
             doubt = self._found[like.label] = self._doubt(like)

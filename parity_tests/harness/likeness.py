@@ -69,6 +69,11 @@ class Likeness:
         return self.pair.call.label
 
     @property
+    def is_tap(self) -> bool:
+        """Whether the port has a tap there, which has no inputs."""
+        return self.pair.port_call.layer is None
+
+    @property
     def key(self) -> tuple[str, int]:
         return self.pair.call.name, self.pair.call.count
 

@@ -20,6 +20,7 @@ class Check:
     mode: Mode
     report: Report
     doubt: str = ""  # why a difference in isolation is no proof against this layer
+    is_tap: bool = False  # of the port: alone it is the stretch since the taps before it
 
     @property
     def ok(self) -> bool:
@@ -79,11 +80,11 @@ class Location:
         wrong_forward = {check.name for check in forward}
         wrong = wrong_forward | {check.name for check in backward}
         return (
-            *(c for c in forward if not _any_inside(c.name, wrong_forward)),
+            *(c for c in forward if c.is_tap or not _any_inside(c.name, wrong_forward)),
             *(
                 c
                 for c in backward
-                if c.name not in wrong_forward and not _any_inside(c.name, wrong)
+                if c.name not in wrong_forward and (c.is_tap or not _any_inside(c.name, wrong))
             ),
         )
 
@@ -204,7 +205,8 @@ class Location:
     def _held_against(self, direction: Direction) -> list[Check]:
         """Failures in isolation that are proof: see `guilty`."""
         isolated = [c for c in self.checks if c.mode == "isolated" and c.direction == direction]
-        right = {c.name for c in isolated} - {c.name for c in isolated if not c.ok}
+        around = [c for c in isolated if not c.is_tap]  # a tap is not what is inside it
+        right = {c.name for c in around} - {c.name for c in around if not c.ok}
         right_in_the_whole = {
             c.label
             for c in self.checks

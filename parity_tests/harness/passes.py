@@ -66,7 +66,7 @@ class Passes:
                 yield self._broken(like, "forward", budget, error)
                 continue
             outputs = None
-            if like.name and like.pair.port_call.layer is None:
+            if like.is_tap:
                 outputs = self.stretches.arrived_exactly(like)
             elif exact is not None:
                 outputs = torch_outputs(exact, *in_double((call.args, call.kwargs)))
@@ -91,7 +91,7 @@ class Passes:
 
     def _replayed(self, like: Likeness) -> list[NDArray[Any]]:
         """NotReplayableError also where the layer does not even run on its own arguments."""
-        if like.pair.port_call.layer is None:
+        if like.is_tap:
             return self.stretches.arrived(like)
         try:
             layer = PortLayer(like.pair.port_call)
@@ -149,7 +149,7 @@ class Passes:
         self, like: Likeness, call: Call, cotangents: list[NDArray[Any]], cast: Any
     ) -> Arrays:
         """Of one layer of the reference or its oracle, by name."""
-        if like.name and like.pair.port_call.layer is None:
+        if like.is_tap:
             exact = call is not like.pair.call
             stretch = self.stretches.ref_gradients(like, cotangents, exact=exact)
             of_inputs = self.runs.root.given_gradients(stretch.inputs)
@@ -167,7 +167,7 @@ class Passes:
 
     def _port_gradients(self, like: Likeness, cotangents: list[NDArray[Any]]) -> Arrays:
         """Of the port's layer, by the reference's names and in its layout."""
-        if like.name and like.pair.port_call.layer is None:
+        if like.is_tap:
             stretch = self.stretches.port_gradients(like, cotangents)
             of_inputs = self.runs.root.own_gradients(stretch.inputs)
             return self._named(like, stretch, of_inputs) | self._of_weights(like, stretch.weights)
@@ -223,7 +223,8 @@ def _check(
     scale: float = 0.0,
 ) -> Check:
     report = compare(*sides, budget=budget, scale=scale)
-    return Check(like.name, like.label, like.pair.twin.port, direction, mode, report)
+    port, is_tap = like.pair.twin.port, like.is_tap
+    return Check(like.name, like.label, port, direction, mode, report, is_tap=is_tap)
 
 
 def _in_common(ref: Arrays, port: Arrays, oracle: Arrays | None) -> Sides:

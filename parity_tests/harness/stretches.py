@@ -38,11 +38,7 @@ class StretchGradients:
 class Stretches:
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
-        self._taps = [
-            like
-            for like in runs.pairs
-            if like.pair.port_call.layer is None and like.pair.twin.output is None and like.name
-        ]
+        self._taps = [like for like in runs.pairs if like.is_tap and like.pair.twin.output is None]
 
     def arrived(self, like: Likeness) -> Arrays:
         """At a tap of the port, in the reference's layout. NotReplayableError with the reason."""

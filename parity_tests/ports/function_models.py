@@ -136,7 +136,7 @@ DEEP = Port(
     ),
     {"head": "head"},
     (
-        Fault("ReLU cut off at 1", "model", calls(deep_with_relu6)),
+        Fault("ReLU cut off at 1", "head", calls(deep_with_relu6)),
         Fault("a bias taken off", "head", calls(deep_with_other_bias)),
     ),
 )
