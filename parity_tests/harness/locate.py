@@ -6,7 +6,9 @@ gets the input, and on the way back the output cotangent, that the reference had
 differs now is itself at fault, or something inside it is.
 """
 
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -78,10 +80,20 @@ def locate(
             *passes.isolated_backward(back),
         )
         state = runs.state(budget)
-        found = Location(checks, tuple(runs.not_compared), state, pairing)
+        found = Location(checks, tuple(_once(runs.not_compared)), state, pairing)
         if in_float64 and not found.ok:
             found = replace(found, islands=_islands(port_model, runs.port_inputs))
         return found
+
+
+def _once(sentences: Sequence[str]) -> Iterator[str]:
+    """One for all layers that differ by a number only, with how many they are."""
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for sentence in sentences:
+        label, colon, rest = sentence.partition(":")
+        alike[re.sub(r"\d+", "*", label), colon + rest].append(label)
+    for (general, rest), labels in alike.items():
+        yield f"{labels[0]}{rest}" if len(labels) == 1 else f"{general} ({len(labels)}){rest}"
 
 
 def _islands(port: Any, inputs: Any) -> tuple[str, ...]:

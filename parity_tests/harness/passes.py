@@ -181,7 +181,11 @@ class Passes:
             gradients = self.runs.port_run.whole
             of_inputs = like.own_gradients(gradients.inputs)
         named = numbered(f"{like.label}:input", of_inputs)
-        return named | self._of_weights(like, _under(like.pair.twin.port, gradients.weights))
+        weights = _under(like.pair.twin.port, gradients.weights)
+        if any(self.runs.port_shapes.get(n, g.shape) != g.shape for n, g in weights.items()):
+            self._not_alone(like, "gradients of its weights, which are a part of the port's")
+            return named
+        return named | self._of_weights(like, weights)
 
     def _of_weights(self, like: Likeness, weights: Arrays) -> Arrays:
         """Gradients of the port's weights, by the reference's names; none without a bridge."""

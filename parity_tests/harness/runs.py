@@ -23,6 +23,7 @@ from parity_tests.harness.report import Report
 from parity_tests.harness.taps import layers
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import is_float, map_arrays
+from parity_tests.harness.variables import variables
 
 Names = Mapping[str, str | Twin]
 
@@ -95,6 +96,11 @@ class Runs:
     def port_run(self) -> Backward:
         """The port backward as a whole."""
         return port_backward(self.port, self.port_inputs, self.root.adapted_reals, self.cotangents)
+
+    @cached_property
+    def port_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the port's variables."""
+        return {name: tuple(value.shape) for name, value in variables(self.port).items()}
 
     def exact_call(self, like: Likeness) -> Call | None:
         return self.exact.get((like.name, like.pair.call.count))
