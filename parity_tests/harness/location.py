@@ -79,7 +79,7 @@ class Location:
         They hide what is smaller, a wrong epsilon for one: `lift_float32` takes them away.
         """
         largest = max((c.report.ratio for c in self.checks if not c.name), default=0.0)
-        return bool(self.islands) and 1.0 < largest < ROUNDING_RATIO
+        return bool(self.islands) and 1.0 < largest < ROUNDING_RATIO and not self.guilty
 
     @property
     def guilty(self) -> tuple[Check, ...]:
@@ -87,12 +87,11 @@ class Location:
 
         And while all that they are inside of differs too: what a layer does in another way than the
         reference's, with the same effect on what contains it, is a layout and no fault. Nor is a
-        layer guilty whose output in the run of the whole is right, or of which it is not known that
-        it was given the same. Those that differ in the forward pass come first; a backward pass is
+        layer guilty whose output in the run of the whole is right, which differs by no more than
+        the float32 that is somewhere in the port, or of which it is not known that it was given the
+        same. Those that differ in the forward pass come first; a backward pass is
         held against a layer only where the forward pass of it and of all inside is right.
         """
-        if self.may_be_rounding:
-            return ()
         forward = self._held_against("forward")
         backward = self._held_against("backward")
         wrong_forward = {check.name for check in forward}
@@ -240,6 +239,7 @@ class Location:
             for check in isolated
             if not check.ok
             and not check.doubt
+            and not (self.islands and check.report.ratio < ROUNDING_RATIO)
             and check.label not in right_in_the_whole
             and not any(_inside(check.name, name) for name in right)
         ]
