@@ -27,7 +27,7 @@ class Fault:
     name: str
     layer: str  # the reference's name for it, or "model": the one to be named, and no other
     plant: Callable[[Any], Any]
-    direction: Direction = "forward"
+    direction: Direction | Literal["state"] = "forward"  # state: only a buffer of it differs
 
 
 @dataclass(frozen=True, eq=False)
