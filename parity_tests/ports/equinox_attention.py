@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from parity_tests.ports.equinox_ports import SAME_WEIGHTS, key
 from parity_tests.ports.planting import eqx_attribute, eqx_class
-from parity_tests.ports.port import Fault, Port, normal
+from parity_tests.ports.port import Fault, Port, normal, unfilled
 
 
 class TorchAttention(nn.Module):
@@ -62,7 +62,7 @@ CROSS = Port(
     "cross-attention, the layers' own",
     "Equinox",
     TorchCross,
-    Cross,
+    lambda: unfilled(Cross),
     (normal(2, 3, 6), normal(2, 5, 6, seed=1)),
     SAME_WEIGHTS,
     {"norm": "norm", "attention.{part}_proj": "attention.{part}_proj"},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from parity_tests.harness.bridge import Rule
 from parity_tests.ports.equinox_ports import SAME_NAMES, SAME_WEIGHTS, key
 from parity_tests.ports.planting import eqx_attribute, eqx_class
-from parity_tests.ports.port import Fault, Port, normal, tokens
+from parity_tests.ports.port import Fault, Port, normal, tokens, unfilled
 
 
 def linear(n_in: int, n_out: int) -> eqx.nn.Linear:
@@ -32,20 +32,16 @@ class Rows(eqx.Module):
         return jax.vmap(self.one)(x)
 
 
+def sequential() -> Rows:
+    act, norm = eqx.nn.Lambda(gelu), eqx.nn.LayerNorm(6, dtype=jnp.float64)
+    return Rows(eqx.nn.Sequential([linear(5, 6), act, norm, linear(6, 3)]))
+
+
 SEQUENTIAL = Port(
     "eqx.nn.Sequential with Lambda",
     "Equinox",
     lambda: nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.LayerNorm(6), nn.Linear(6, 3)),
-    lambda: Rows(
-        eqx.nn.Sequential(
-            [
-                linear(5, 6),
-                eqx.nn.Lambda(gelu),
-                eqx.nn.LayerNorm(6, dtype=jnp.float64),
-                linear(6, 3),
-            ]
-        )
-    ),
+    lambda: unfilled(sequential),
     normal(2, 5),
     (
         Rule("{i}.weight", "one.layers.{i}.weight"),
@@ -109,7 +105,7 @@ READER = Port(
     "embeddings under jax.vmap",
     "Equinox",
     TorchReader,
-    Reader,
+    lambda: unfilled(Reader),
     tokens(11, 2, 5),
     SAME_WEIGHTS,
     {"**": "**"},
@@ -156,7 +152,7 @@ ENSEMBLE = Port(
     "an ensemble under eqx.filter_vmap",
     "Equinox",
     TorchEnsemble,
-    Ensemble,
+    lambda: unfilled(Ensemble),
     normal(2, 5),
     (
         Rule("members.{i}.weight", "members.weight", over={"i": range(3)}, at=lambda i: (i,)),
@@ -233,7 +229,7 @@ LSTM_PORT = Port(
     "LSTM, step by step",
     "Equinox",
     TorchLSTM,
-    LSTM,
+    lambda: unfilled(LSTM),
     normal(2, 3, 4),
     SAME_WEIGHTS,
     SAME_NAMES,

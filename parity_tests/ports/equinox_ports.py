@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from parity_tests.harness.bridge import Rule
 from parity_tests.ports.planting import eqx_attribute, eqx_class
-from parity_tests.ports.port import Fault, Port, normal
+from parity_tests.ports.port import Fault, Port, normal, unfilled
 
 SAME_WEIGHTS = (Rule("**", "**"),)
 SAME_NAMES = {"**": "**"}
@@ -83,7 +83,7 @@ MLP_PORT = Port(
     "MLP under jax.vmap and eqx.filter_jit",
     "Equinox",
     TorchMLP,
-    MLP,
+    lambda: unfilled(MLP),
     normal(2, 5),
     SAME_WEIGHTS,
     SAME_NAMES,
@@ -168,7 +168,7 @@ RESIDUAL = Port(
     "convolutions under jax.vmap and eqx.filter_checkpoint",
     "Equinox",
     TorchResidual,
-    Residual,
+    lambda: unfilled(Residual),
     normal(2, 3, 6, 8),
     (
         Rule(

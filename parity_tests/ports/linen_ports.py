@@ -13,7 +13,7 @@ from torch import Tensor
 from parity_tests.harness.bridge import CONV1D, CONV2D, LINEAR, Rule
 from parity_tests.harness.pairing import Twin
 from parity_tests.ports.planting import linen
-from parity_tests.ports.port import Fault, Port, normal
+from parity_tests.ports.port import Fault, Port, normal, unfilled
 
 F64 = jnp.float64
 Dense = partial(nn.Dense, param_dtype=F64, kernel_init=nn.initializers.zeros)
@@ -24,7 +24,7 @@ IMAGE = (0, 2, 3, 1)
 
 
 def bound(module: nn.Module, *inputs: Any) -> nn.Module:
-    return module.bind(jax.jit(module.init)(jax.random.key(0), *inputs))
+    return module.bind(unfilled(module.init, jax.random.key(0), *inputs))
 
 
 class TorchPatches(torch.nn.Module):

@@ -80,7 +80,7 @@ class LlamaBlock(nnx.Module):
 class Llama(nnx.Module):
     def __init__(self) -> None:
         self.embed_tokens, self.norm = embed(11, 6), LlamaNorm(6)
-        self.layers = nnx.List([LlamaBlock(), LlamaBlock()])
+        self.layers = nnx.List([LlamaBlock()])
 
     def __call__(self, ids: Array) -> Array:
         x = self.embed_tokens(ids)
@@ -90,7 +90,7 @@ class Llama(nnx.Module):
 
 
 LLAMA_CONFIG = {
-    "vocab_size": 11, "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "vocab_size": 11, "hidden_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 4, "intermediate_size": 10, "rms_norm_eps": 1e-6,
     "rope_theta": 100.0, "use_cache": False, "attn_implementation": "eager",
 }  # fmt: skip
@@ -118,14 +118,14 @@ LLAMA_PORT = Port(
     (
         Fault(
             "epsilon 1e-5 for 1e-6",
-            "layers.1.input_layernorm",
-            nnx_class("layers.1.input_layernorm", LargeEpsilon),
+            "layers.0.input_layernorm",
+            nnx_class("layers.0.input_layernorm", LargeEpsilon),
         ),
         Fault("GELU for SiLU", "layers.0.mlp", nnx_class("layers.0.mlp", GeGLU)),
         Fault(
             "keys not turned",
-            "layers.1.self_attn",
-            nnx_class("layers.1.self_attn", KeysNotTurned),
+            "layers.0.self_attn",
+            nnx_class("layers.0.self_attn", KeysNotTurned),
         ),
     ),
     options={"port_inputs": tokens(11, 2, 5), "output": the_result},

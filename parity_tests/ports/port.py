@@ -5,6 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,7 +27,7 @@ class Fault:
     name: str
     layer: str  # the reference's name for it, or "model": the one to be named, and no other
     plant: Callable[[Any], Any]
-    direction: Direction = "forward"
+    direction: Direction | Literal["state"] = "forward"  # state: only a buffer of it differs
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,14 @@ def randomized(model: torch.nn.Module) -> torch.nn.Module:
             elif name.endswith("running_var"):
                 buffer.uniform_(0.5, 1.5)
     return model
+
+
+def unfilled(make: Callable[..., Any], *inputs: Any) -> Any:
+    """What `make` makes, with zeros for arrays: random numbers would take their time to compile."""
+    return jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x,
+        eqx.filter_eval_shape(make, *inputs),
+    )
 
 
 def normal(*shape: int, seed: int = 0) -> NDArray[np.float64]:

@@ -168,12 +168,26 @@ class TorchNormed(nn.Module):
         return self.frozen(self.bn(self.fc(x)).tanh())
 
 
+class AsTorch(nnx.BatchNorm):
+    """Which keeps a running mean of the unbiased variance; flax's is of the biased one."""
+
+    def __call__(
+        self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None
+    ) -> Array:
+        before = self.var[...]
+        y = super().__call__(x, use_running_average, mask=mask)
+        if not self.use_running_average:
+            more = self.var[...] - self.momentum * before
+            self.var[...] += more * (len(x) / (len(x) - 1) - 1)
+        return y
+
+
 class Normed(nnx.Module):
     def __init__(self) -> None:
         self.fc = linear(6, 4)
         options = {"momentum": 0.9, "use_fast_variance": False, **float64()}
-        self.bn = nnx.BatchNorm(4, use_running_average=False, **options)
-        self.frozen = nnx.BatchNorm(4, use_running_average=True, **options)
+        self.bn = AsTorch(4, use_running_average=False, **options)
+        self.frozen = AsTorch(4, use_running_average=True, **options)
         for norm in (self.bn, self.frozen):
             norm.mean, norm.var = nnx.BatchStat(jnp.zeros(4)), nnx.BatchStat(jnp.ones(4))
 
@@ -199,6 +213,8 @@ MODES = Port(
     (
         Fault("training mode for eval mode", "frozen", nnx_attribute("frozen", **{AVERAGE: False})),
         Fault("eval mode for training mode", "bn", nnx_attribute("bn", **{AVERAGE: True})),
+        Fault("momentum .99 for .1", "bn", nnx_attribute("bn", momentum=0.99), "state"),
+        Fault("a biased running variance", "bn", nnx_class("bn", nnx.BatchNorm), "state"),
     ),
     {"ignore": ("**.num_batches_tracked",)},
     modes=True,

@@ -93,15 +93,30 @@ def copied(model: Any) -> Any:
 
 
 def judged(location: Location, fault: Fault | None) -> Finding:
-    """A fault is named where its layer is guilty, in its direction first, and no other."""
+    """A fault is named where its layer is guilty, in its direction first, and no other.
+
+    One of the state where its layer's buffers differ, and nothing else does.
+    """
     if fault is None:
         return "same" if location.outcome == "same" else "accused"
     if location.outcome == "same":
         return "unnoticed"
-    guilty = location.guilty
-    if {check.name or ROOT for check in guilty} != {fault.layer}:
-        return "elsewhere"
-    return "named" if guilty[0].direction == fault.direction else "elsewhere"
+    return "named" if fault.layer in named_by(location, fault) else "elsewhere"
+
+
+def named_by(location: Location, fault: Fault) -> set[str]:
+    """One layer, or none where several are guilty or the first in another direction."""
+    state = location.state
+    if fault.direction == "state":
+        # Where the function itself differs, the state is no finding of its own.
+        alone = location.outcome == "state differs"
+        failures = state.failures if state is not None and alone else ()
+        layers = {tensor.name.rpartition(".")[0] for tensor in failures}
+    else:
+        guilty = location.guilty
+        in_direction = bool(guilty) and guilty[0].direction == fault.direction
+        layers = {check.name or ROOT for check in guilty} if in_direction else set()
+    return layers if len(layers) == 1 else set()
 
 
 def count(answers: Sequence[Answer], finding: Finding, of_faults: bool) -> int:
