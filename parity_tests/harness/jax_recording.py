@@ -9,6 +9,7 @@ import numpy as np
 
 from parity_tests.harness.calls import Call, JaxLayer
 from parity_tests.harness.marks import Levels, mark
+from parity_tests.harness.taps import Running
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import arrays, is_array, map_arrays, named_arrays, with_arrays
 from parity_tests.harness.variables import take_apart
@@ -56,7 +57,7 @@ class _Visit:
 
 class JaxRecording:
     def __init__(self) -> None:
-        self._running: list[str] = []
+        self._running = Running()
         self._visits: list[_Visit] = []
 
     def calls(self) -> list[Call]:
@@ -70,16 +71,15 @@ class JaxRecording:
         visit = _Visit(name, type(layer).__name__, places[0], places[1], parts)
         passed = mark([*given, *parts[0].values()], visit.before)
         args, kwargs = with_given(args, kwargs, passed)
-        self._running.append(name)
+        self._running.begin(name)
         try:
             output = call(*args, **kwargs)
         finally:
-            self._running.pop()
+            self._running.end()
         return self._leave(visit, output)
 
     def at(self, name: str, value: Any) -> Any:
-        inside = self._running[-1] if self._running else ""
-        visit = _Visit(f"{inside}.{name}" if inside else name)
+        visit = _Visit(self._running.inside(name))
         visit.before.passed((), ())
         return self._leave(visit, value)
 

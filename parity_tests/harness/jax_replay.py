@@ -20,6 +20,7 @@ from parity_tests.harness.calls import (
 )
 from parity_tests.harness.jax_listening import listened_to
 from parity_tests.harness.marks import Levels, mark
+from parity_tests.harness.taps import Running
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import arrays, floats, is_float, map_arrays, with_arrays
 from parity_tests.harness.variables import parameters, take_apart
@@ -169,7 +170,7 @@ class _Returned:
 class _Cotangents:
     def __init__(self, variable: Any) -> None:
         self._variable = variable
-        self._running: list[str] = []
+        self._running = Running()
         self._ended: list[tuple[str, _Returned]] = []
 
     def cotangents(self) -> dict[Key, Arrays]:
@@ -184,16 +185,15 @@ class _Cotangents:
     def around(
         self, name: str, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
     ) -> Any:
-        self._running.append(name)
+        self._running.begin(name)
         try:
             output = call(*args, **kwargs)
         finally:
-            self._running.pop()
+            self._running.end()
         return self._leave(name, output)
 
     def at(self, name: str, value: Any) -> Any:
-        inside = self._running[-1] if self._running else ""
-        return self._leave(f"{inside}.{name}" if inside else name, value)
+        return self._leave(self._running.inside(name), value)
 
     def _leave(self, name: str, output: Any) -> Any:
         heard = _Returned()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from parity_tests.harness.calls import Arrays, Call, Gradients, Key, NotReplayableError, run
 from parity_tests.harness.copies import copy_of, snapshot
-from parity_tests.harness.taps import TorchEar, telling
+from parity_tests.harness.taps import Running, TorchEar, telling
 from parity_tests.harness.tensors import as_torch, to_numpy
 from parity_tests.harness.trees import arrays, floats, map_arrays, with_arrays
 
@@ -51,7 +51,8 @@ def _without_ears(layer: torch.nn.Module) -> torch.nn.Module:
 
 class Recording:
     def __init__(self) -> None:
-        self._begun: list[tuple[str, Any, tuple, dict[str, Any]]] = []
+        self._running = Running()
+        self._begun: list[tuple[Any, tuple, dict[str, Any]]] = []
         self._ended: list[Call] = []
 
     def calls(self) -> list[Call]:
@@ -60,16 +61,17 @@ class Recording:
     def before(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         # Copied now, because a layer may work in place.
         args, kwargs = (map_arrays(to_numpy, tree) for tree in (args, kwargs))
-        self._begun.append((name, _without_ears(snapshot(layer)), args, kwargs))
+        self._running.begin(name)
+        self._begun.append((_without_ears(snapshot(layer)), args, kwargs))
 
     def after(self, name: str, output: Any) -> Any:
-        _, layer, args, kwargs = self._begun.pop()
+        self._running.end()
+        layer, args, kwargs = self._begun.pop()
         self._ended.append(Call(name, 0, args, kwargs, map_arrays(to_numpy, output), layer))
         return output
 
     def at(self, name: str, value: Any) -> Any:
-        inside = [self._begun[-1][0]] if self._begun and self._begun[-1][0] else []
-        name = ".".join([*inside, name])
+        name = self._running.inside(name)
         self._ended.append(Call(name, 0, (), {}, map_arrays(to_numpy, value), None))
         return value
 
@@ -117,20 +119,19 @@ class _Cotangents:
     """Keeps of each call's results a copy that nothing but what follows is computed from."""
 
     def __init__(self) -> None:
-        self._begun: list[str] = []
+        self._running = Running()
         self._counts: Counter[str] = Counter()
         self.outputs: dict[Key, list[torch.Tensor]] = {}
 
     def before(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        self._begun.append(name)
+        self._running.begin(name)
 
     def after(self, name: str, output: Any) -> Any:
-        self._begun.pop()
+        self._running.end()
         return self._kept(name, output)
 
     def at(self, name: str, value: Any) -> Any:
-        inside = self._begun[-1] if self._begun else ""
-        return self._kept(f"{inside}.{name}" if inside else name, value)
+        return self._kept(self._running.inside(name), value)
 
     def _kept(self, name: str, output: Any) -> Any:
         kept = map_arrays(torch.clone, output)
@@ -176,20 +177,19 @@ class TorchCut:
 class _Putting:
     def __init__(self, puts: dict[Key, list[torch.Tensor]]) -> None:
         self._puts = puts
-        self._begun: list[str] = []
+        self._running = Running()
         self._counts: Counter[str] = Counter()
         self.arrived: dict[Key, list[torch.Tensor]] = {}
 
     def before(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        self._begun.append(name)
+        self._running.begin(name)
 
     def after(self, name: str, output: Any) -> Any:
-        self._begun.pop()
+        self._running.end()
         return self._put(name, output)
 
     def at(self, name: str, value: Any) -> Any:
-        inside = self._begun[-1] if self._begun else ""
-        return self._put(f"{inside}.{name}" if inside else name, value)
+        return self._put(self._running.inside(name), value)
 
     def _put(self, name: str, output: Any) -> Any:
         key = name, self._counts[name]

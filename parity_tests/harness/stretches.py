@@ -21,6 +21,7 @@ from parity_tests.harness.jax_listening import listened_to
 from parity_tests.harness.likeness import Likeness
 from parity_tests.harness.on_torch import TorchCut
 from parity_tests.harness.runs import Runs, in_double
+from parity_tests.harness.taps import Running
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import arrays, floats, is_float, map_arrays, with_arrays
 from parity_tests.harness.variables import parameters, take_apart
@@ -150,7 +151,7 @@ class _Putting:
 
     def __init__(self, puts: dict[Key, list[Any]]) -> None:
         self._puts = puts
-        self._running: list[str] = []
+        self._running = Running()
         self._counts: Counter[str] = Counter()
         self.arrived: dict[Key, Any] = {}
 
@@ -158,15 +159,14 @@ class _Putting:
         self, name: str, layer: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
     ) -> Any:
         self._counts[name] += 1
-        self._running.append(name)
+        self._running.begin(name)
         try:
             return call(*args, **kwargs)
         finally:
-            self._running.pop()
+            self._running.end()
 
     def at(self, name: str, value: Any) -> Any:
-        inside = self._running[-1] if self._running else ""
-        name = f"{inside}.{name}" if inside else name
+        name = self._running.inside(name)
         key = name, self._counts[name]
         self._counts[name] += 1
         put, came = self._puts.get(key), arrays(value)

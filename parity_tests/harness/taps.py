@@ -37,6 +37,23 @@ class TorchEar(Ear, Protocol):
 _listening: ContextVar[Ear | None] = ContextVar("listening", default=None)
 
 
+class Running:
+    """The names of the layers that run now, one inside the other."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def begin(self, name: str) -> None:
+        self._names.append(name)
+
+    def end(self) -> None:
+        self._names.pop()
+
+    def inside(self, name: str) -> str:
+        """Of a tap: the layer's name before its own."""
+        return ".".join(filter(None, [*self._names[-1:], name]))
+
+
 def tap(name: str, value: Any) -> Any:
     """`value`, an array or a tree of them, as it is; `trace` and `locate` see it by that name.
 
