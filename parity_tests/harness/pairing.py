@@ -1,6 +1,6 @@
 """Which layer of the port stands for which of the reference, call by call."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from parity_tests.harness.calls import ROOT, Call
 from parity_tests.harness.patterns import Pattern
 from parity_tests.harness.record import Record
+from parity_tests.harness.trees import children
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,22 @@ class Twin:
 
 
 def choose(output: Any, which: int | str | Callable[[Any], Any] | None) -> Any:
-    """A part of a result by position, key or attribute, or a function of it; None: all of it."""
+    """A part of a result by position, key or attribute, or a function of it; None: all of it.
+
+    ValueError for a part that it does not have.
+    """
     if which is None:
         return output
     if callable(which):
         return which(output)
-    if isinstance(which, str) and not isinstance(output, Mapping):
-        return getattr(output, which)
-    return output[which]
+    try:
+        if isinstance(which, str) and not isinstance(output, Mapping):
+            return getattr(output, which)
+        return output[which]
+    except (LookupError, AttributeError, TypeError):
+        parts = ", ".join(str(key) for key, _ in children(output)) or "no parts"
+        kind = type(output).__name__
+        raise ValueError(f"output={which!r}: a result is a {kind} with {parts}") from None
 
 
 @dataclass(frozen=True)
@@ -152,13 +161,17 @@ def _of_port(name: str) -> str:
     return f"{name or ROOT} of the port"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Layers that differ by a number only are named once: "blocks.*.fc (3), head"."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[".".join("*" if p.isdigit() else p for p in name.split("."))].append(name)
+    return ", ".join(n[0] if len(n) == 1 else f"{a} ({len(n)})" for a, n in alike.items())
+
+
 def _list(what: str, names: Sequence[str]) -> list[str]:
-    """One sentence for all of them; layers that differ by a number only are named once."""
-    if not names:
-        return []
-    alike = Counter(".".join("*" if p.isdigit() else p for p in n.split(".")) for n in names)
-    shown = [n if count == 1 else f"{n} ({count})" for n, count in alike.items()]
-    return [f"{what}: {', '.join(shown)}"]
+    """One sentence for all of them."""
+    return [f"{what}: {listed(names)}"] if names else []
 
 
 def _permuted(array: Any, axes: Any) -> Any:
