@@ -28,6 +28,8 @@ from parity_tests.harness.trees import floats
 _KINDS = {
     "dense": "linear", "lineargeneral": "linear", "densegeneral": "linear", "embed": "embedding",
     "batchnorm1d": "batchnorm", "batchnorm2d": "batchnorm", "batchnorm3d": "batchnorm",
+    "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "convtranspose1d": "convtranspose",
+    "convtranspose2d": "convtranspose", "convtranspose3d": "convtranspose",
 }  # fmt: skip
 LEAST_SCORE = 2.0  # of two calls that may stand for one another; an equal name alone is worth 3
 

@@ -29,7 +29,7 @@ class Doubts:
         if like.label not in self._found:
             doubt = self._found[like.label] = self._doubt(like)
             if doubt:
-                self._runs.leave_out(f"{like.label} alone: {doubt}")
+                self._runs.leave_out_alone(like.label, doubt)
         return replace(check, doubt=self._found[like.label])
 
     def _doubt(self, like: Likeness) -> str:

@@ -1,13 +1,17 @@
 """Refusing models that drop at random: two such runs are never the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from flax import nnx
 
 from parity_tests.harness.kinds import is_equinox, kind_of
+from parity_tests.harness.modes import LayerMode
+from parity_tests.harness.record import Record
 from parity_tests.harness.taps import layers
+from parity_tests.harness.trees import is_float
 
 
 def refuse_dropout(ref: torch.nn.Module, port: Any) -> None:
@@ -20,6 +24,26 @@ def refuse_dropout(ref: torch.nn.Module, port: Any) -> None:
             + (f" and {len(active) - 8} more" if len(active) > 8 else "")
             + ": call model.eval() on both sides, or make its rate 0"
         )
+
+
+def refuse_dropping(layers: Mapping[str, LayerMode]) -> None:
+    """ValueError that names the port's layers that dropped when they were called."""
+    dropping = [f"{name} of the port" for name, mode in layers.items() if mode.drops]
+    if dropping:
+        raise ValueError(f"dropout is active in {', '.join(dropping)}: make its rate 0")
+
+
+def refuse_other_numbers(first: Record, second: Record) -> None:
+    """ValueError where two runs of a reference that draws random numbers are not the same.
+
+    Of what is no layer, as `torch.nn.functional.dropout` is, and has no name of its own.
+    """
+    for one, other in zip(first.calls, second.calls, strict=False):
+        pairs = zip(one.outputs, other.outputs, strict=False)
+        if any(not np.array_equal(x, y, equal_nan=is_float(x)) for x, y in pairs):
+            raise ValueError(
+                f"the reference draws random numbers, first in {one.label}: call model.eval() first"
+            )
 
 
 def refuse_drawn(before: Any, after: Any) -> None:

@@ -6,9 +6,8 @@ gets the input, and on the way back the output cotangent, that the reference had
 differs now is itself at fault, or something inside it is.
 """
 
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from parity_tests.harness.islands import float32_islands
 from parity_tests.harness.likeness import Which
 from parity_tests.harness.location import Location
 from parity_tests.harness.passes import Passes
-from parity_tests.harness.runs import Names, Runs
+from parity_tests.harness.runs import Names, Runs, in_double
 
 
 def locate(
@@ -51,9 +50,9 @@ def locate(
     maps weight gradients to the reference's names; without one only the gradients of inputs are
     compared; with rules for buffers, these are compared after the call too.
 
-    With the semantic budget both models must be float64 and x64 is turned on. With any other they
-    are run as they are, x64 off, against a float64 copy of the reference. The output's cotangent is
-    random, from `seed`. Every pass runs on copies; neither model is changed.
+    With the semantic budget both models must be float64; inputs become so, and x64 is turned on.
+    With any other they are run as they are, x64 off, against a float64 copy of the reference. The
+    output's cotangent is random, from `seed`. Every pass runs on copies; neither model is changed.
 
     A layer is guilty only where like was compared with like. What could not be compared is in
     `Location.not_compared`, with the reason.
@@ -63,7 +62,15 @@ def locate(
     """
     in_float64 = budget.factor == 0
     refuse_dropout(ref_model, port_model)
-    with jax.enable_x64(in_float64), jax.default_matmul_precision("highest"):
+    with (
+        jax.enable_x64(in_float64),
+        jax.default_matmul_precision("highest"),
+        warnings.catch_warnings(),
+    ):
+        # A float32 statistic in a float64 model is said in the report.
+        warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
+        if in_float64:  # values stay; that of a narrower input its gradient would have the dtype
+            inputs, port_inputs = in_double(inputs), in_double(port_inputs)
         pairing = ""
         if names == "auto":
             names, pairing = paired_names(ref_model, port_model, inputs, port_inputs)
@@ -80,20 +87,10 @@ def locate(
             *passes.isolated_backward(back),
         )
         state = runs.state(budget)
-        found = Location(checks, tuple(_once(runs.not_compared)), state, pairing)
+        found = Location(checks, runs.not_compared, state, pairing)
         if in_float64 and not found.ok:
             found = replace(found, islands=_islands(port_model, runs.port_inputs))
         return found
-
-
-def _once(sentences: Sequence[str]) -> Iterator[str]:
-    """One for all layers that differ by a number only, with how many they are."""
-    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for sentence in sentences:
-        label, colon, rest = sentence.partition(":")
-        alike[re.sub(r"\d+", "*", label), colon + rest].append(label)
-    for (general, rest), labels in alike.items():
-        yield f"{labels[0]}{rest}" if len(labels) == 1 else f"{general} ({len(labels)}){rest}"
 
 
 def _islands(port: Any, inputs: Any) -> tuple[str, ...]:

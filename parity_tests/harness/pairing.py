@@ -1,6 +1,6 @@
 """Which layer of the port stands for which of the reference, call by call."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from parity_tests.harness.calls import ROOT, Call
 from parity_tests.harness.patterns import Pattern
 from parity_tests.harness.record import Record
+from parity_tests.harness.trees import children
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,22 @@ class Twin:
 
 
 def choose(output: Any, which: int | str | Callable[[Any], Any] | None) -> Any:
-    """A part of a result by position, key or attribute, or a function of it; None: all of it."""
+    """A part of a result by position, key or attribute, or a function of it; None: all of it.
+
+    ValueError for a part that it does not have.
+    """
     if which is None:
         return output
     if callable(which):
         return which(output)
-    if isinstance(which, str) and not isinstance(output, Mapping):
-        return getattr(output, which)
-    return output[which]
+    try:
+        if isinstance(which, str) and not isinstance(output, Mapping):
+            return getattr(output, which)
+        return output[which]
+    except (LookupError, AttributeError, TypeError):
+        parts = ", ".join(str(key) for key, _ in children(output)) or "no parts"
+        kind = type(output).__name__
+        raise ValueError(f"output={which!r}: a result is a {kind} with {parts}") from None
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,8 @@ def pair_calls(ref: Record, port: Record, twins: Mapping[str, Twin], known: set[
     `known` are the port's layers. ValueError for a name that matches nothing on its side.
     """
     ref_calls, port_calls = _by_name(ref), _by_name(port)
-    pairs, used, met, sentences = [], set(), set(), []
-    unnamed = []
+    pairs, used, met, unnamed = [], set(), set(), []
+    apart: dict[str, list[str]] = defaultdict(list)  # why two are no pair -> layers
     for name, calls in ref_calls.items():
         text, twin = _twin_of(name, twins)
         if twin is None:
@@ -105,13 +114,13 @@ def pair_calls(ref: Record, port: Record, twins: Mapping[str, Twin], known: set[
             others = others[twin.call :][:1]
         if not others and twin.port not in known | port_calls.keys():
             raise ValueError(f"{name or ROOT} -> {twin.port}: the port has no layer of that name")
-        if not others:
-            sentences.append(f"{name}: {_of_port(twin.port)} is not met in a call of its own")
+        if not others and twin.port in port_calls:
+            apart["not called so often in the port as `call` says"].append(name)
+        elif not others:
+            apart["not met in a call of its own in the port"].append(name)
         elif len(calls) != len(others):
-            sentences.append(
-                f"{name}: called {_times(len(calls))} by the reference, "
-                f"{_of_port(twin.port)} {_times(len(others))} by the port"
-            )
+            often = f"{_times(len(calls))} by the reference, {_times(len(others))} by the port"
+            apart[f"called {often}"].append(name)
         else:
             pairs += [Pair(a, twin, b) for a, b in zip(calls, others, strict=True)]
     for name in ref.unheard:
@@ -120,11 +129,9 @@ def pair_calls(ref: Record, port: Record, twins: Mapping[str, Twin], known: set[
     unused = sorted(set(twins) - used)
     if unused:
         raise ValueError(f"no layer of the reference matches {', '.join(unused)}")
-    sentences += _list("without a twin in the reference's names", unnamed)
-    sentences += _list("in the port, without a twin", [n for n in port_calls if n not in met])
-    sentences += _list("in the port, not met in a call of its own", [
-        name for name in port.unheard if name in met
-    ])  # fmt: skip
+    apart["without a twin in the reference's names"] = unnamed
+    apart["in the port, without a twin"] = [name for name in port_calls if name not in met]
+    sentences = [f"{why}: {listed(found)}" for why, found in apart.items() if found]
     order = {id(call): i for i, call in enumerate(ref.calls)}
     return Pairing(tuple(sorted(pairs, key=lambda p: order[id(p.call)])), tuple(sentences))
 
@@ -148,17 +155,12 @@ def _times(n: int) -> str:
     return {1: "once", 2: "twice"}.get(n, f"{n} times")
 
 
-def _of_port(name: str) -> str:
-    return f"{name or ROOT} of the port"
-
-
-def _list(what: str, names: Sequence[str]) -> list[str]:
-    """One sentence for all of them; layers that differ by a number only are named once."""
-    if not names:
-        return []
-    alike = Counter(".".join("*" if p.isdigit() else p for p in n.split(".")) for n in names)
-    shown = [n if count == 1 else f"{n} ({count})" for n, count in alike.items()]
-    return [f"{what}: {', '.join(shown)}"]
+def listed(names: Sequence[str]) -> str:
+    """Layers that differ by a number only are named once: "blocks.*.fc (3), head"."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[".".join("*" if p.isdigit() else p for p in name.split("."))].append(name)
+    return ", ".join(n[0] if len(n) == 1 else f"{a} ({len(n)})" for a, n in alike.items())
 
 
 def _permuted(array: Any, axes: Any) -> Any:

@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from parity_tests.harness.bridge import BridgeError
@@ -22,6 +23,7 @@ from parity_tests.harness.runs import Runs, in_double
 from parity_tests.harness.stretches import Stretches, StretchGradients
 from parity_tests.harness.trace import numbered
 
+STACKED = "the gradients of weights that the port holds stacked are compared of the whole only"
 Arrays = dict[str, NDArray[Any]]
 Sides = tuple[Arrays, Arrays, Arrays | None]  # reference, port, oracle
 
@@ -182,14 +184,15 @@ class Passes:
             of_inputs = like.own_gradients(gradients.inputs)
         named = numbered(f"{like.label}:input", of_inputs)
         weights = _under(like.pair.twin.port, gradients.weights)
-        if any(self.runs.port_shapes.get(n, g.shape) != g.shape for n, g in weights.items()):
-            self._not_alone(like, "gradients of its weights, which are a part of the port's")
-            return named
         return named | self._of_weights(like, weights)
 
     def _of_weights(self, like: Likeness, weights: Arrays) -> Arrays:
         """Gradients of the port's weights, by the reference's names; none without a bridge."""
         if self.runs.bridge is None:
+            return {}
+        shapes = self.runs.port_shapes
+        if any(np.shape(g) != shapes.get(name, np.shape(g)) for name, g in weights.items()):
+            self._not_alone(like, STACKED)
             return {}
         try:
             of_weights = self.runs.bridge.map_gradients(weights, self.runs.ref)
@@ -208,7 +211,7 @@ class Passes:
         return named | numbered(f"{like.label}:model's input", of_inputs)
 
     def _not_alone(self, like: Likeness, reason: str) -> None:
-        self.runs.leave_out(f"{like.label} alone: {reason}")
+        self.runs.leave_out_alone(like.label, reason)
 
     def _broken(
         self, like: Likeness, direction: Direction, budget: Budget, error: Exception

@@ -13,11 +13,13 @@ from parity_tests.harness.budgets import Budget
 from parity_tests.harness.calls import Call, Key
 from parity_tests.harness.compare import compare, rms
 from parity_tests.harness.copies import copy_of
-from parity_tests.harness.dropouts import refuse_drawn
+from parity_tests.harness.dropouts import refuse_drawn, refuse_dropping, refuse_other_numbers
 from parity_tests.harness.jax_replay import Backward, port_backward
+from parity_tests.harness.kinds import kind_of
 from parity_tests.harness.likeness import Likeness, Which
+from parity_tests.harness.modes import noted_modes
 from parity_tests.harness.on_torch import torch_cotangents
-from parity_tests.harness.pairing import Twin, pair_calls
+from parity_tests.harness.pairing import Twin, listed, pair_calls
 from parity_tests.harness.record import record
 from parity_tests.harness.report import Report
 from parity_tests.harness.taps import layers
@@ -54,8 +56,14 @@ class Runs:
         self.bridge, self.inputs, self.port_inputs = bridge, inputs, port_inputs
         self.ref, self.port = ref_model, port_model
         self.ref_parameters = {name for name, _ in ref_model.named_parameters()}
+        drawn = torch.get_rng_state()
         ref = record(self.ref, inputs)
-        port = record(self.port, port_inputs)
+        if not torch.equal(drawn, torch.get_rng_state()):
+            refuse_other_numbers(ref, record(self.ref, inputs))
+        with noted_modes(self.port) as modes:
+            port = record(self.port, port_inputs)
+        if kind_of(self.port) == "linen":
+            refuse_dropping(modes)
         refuse_drawn(port_model, port.model)
         self.ref_after, self.port_after, self.oracle_after = ref.model, port.model, None
         self.oracle = None
@@ -66,11 +74,12 @@ class Runs:
             self.oracle_after = exact.model
             self.exact = {(call.name, call.count): call for call in exact.calls}
         pairing = pair_calls(ref, port, twins, set(layers(port.model)) | {""})
-        self.not_compared = list(pairing.not_paired)
+        self._sentences = list(pairing.not_paired)
+        self._not_alone: dict[str, list[str]] = {}
         likenesses = [
             Likeness.of(pair, None if pair.call.name else output) for pair in pairing.pairs
         ]
-        self.not_compared += [sentence for like in likenesses for sentence in like.left_out()]
+        self._sentences += [sentence for like in likenesses for sentence in like.left_out()]
         self.pairs = [like for like in likenesses if like.outputs.matches]
         if not self.pairs or self.pairs[-1].name:
             raise ValueError(
@@ -97,11 +106,6 @@ class Runs:
         """The port backward as a whole."""
         return port_backward(self.port, self.port_inputs, self.root.adapted_reals, self.cotangents)
 
-    @cached_property
-    def port_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the port's variables."""
-        return {name: tuple(value.shape) for name, value in variables(self.port).items()}
-
     def exact_call(self, like: Likeness) -> Call | None:
         return self.exact.get((like.name, like.pair.call.count))
 
@@ -122,23 +126,43 @@ class Runs:
         kept: dict[str, Any] = {}
         for name, value in of_ref.items():
             mine = of_port[name]
-            narrower = value.dtype == np.float64 and mine.dtype == np.float32
-            if narrower and rms(mine - value) <= 1e-6 * rms(value):
+            if value.dtype == np.float64 and mine.dtype == np.float32:
                 # flax keeps statistics in float32; that is said, and is no other value.
-                self.leave_out(f"{name}: the port keeps it in float32; to that, it agrees")
-            else:
-                kept[name] = value
+                said = f"{name}: the port keeps it in float32"
+                if rms(mine - value) <= 1e-6 * rms(value):
+                    self.leave_out(f"{said}; to that, it agrees")
+                    continue
+                self.leave_out(said)
+                of_port[name] = mine.astype(np.float64)
+            kept[name] = value
         if not kept:
             return None
         of_port = {name: of_port[name] for name in kept}
         return compare(kept, of_port, exact or None, budget=budget)
 
+    @cached_property
+    def port_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the port's arrays, by name."""
+        return {name: np.shape(value) for name, value in variables(self.port).items()}
+
     def leave_out(self, sentence: str) -> None:
         """Something that was not compared, and why."""
-        if sentence not in self.not_compared:
-            self.not_compared.append(sentence)
+        if sentence not in self._sentences:
+            self._sentences.append(sentence)
+
+    def leave_out_alone(self, label: str, reason: str) -> None:
+        """A layer that was not compared in isolation, or not all of it."""
+        labels = self._not_alone.setdefault(reason, [])
+        if label not in labels:
+            labels.append(label)
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """A sentence of each kind."""
+        alone = (f"{listed(labels)} alone: {why}" for why, labels in self._not_alone.items())
+        return (*self._sentences, *alone)
 
 
 def in_double(tree: Any) -> Any:
     """The tree with its real arrays in float64."""
-    return map_arrays(lambda x: x.astype(np.float64) if is_float(x) else x, tree)
+    return map_arrays(lambda x: to_numpy(x).astype(np.float64) if is_float(x) else x, tree)

@@ -1,7 +1,7 @@
 """What calls leave behind in a model: running statistics, counters, caches, call by call."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,9 +11,9 @@ import torch
 from parity_tests.harness.bridge import Bridge
 from parity_tests.harness.calls import run
 from parity_tests.harness.copies import copy_of
-from parity_tests.harness.dropouts import refuse_dropout
+from parity_tests.harness.dropouts import refuse_dropout, refuse_dropping
 from parity_tests.harness.kinds import kind_of
-from parity_tests.harness.modes import LayerMode, noted_modes
+from parity_tests.harness.modes import noted_modes
 from parity_tests.harness.state_report import StateReport, Values, state_report
 from parity_tests.harness.tensors import as_torch, to_numpy
 from parity_tests.harness.trees import arrays, map_arrays
@@ -68,7 +68,7 @@ def compare_state(
                 of_port = output(run(port, map_arrays(_jax, port_inputs)))
                 outputs.append((_numbered(of_ref), _numbered(of_port)))
                 states.append(pairing.both(ref, port))
-    _refuse_dropping(port_modes)
+    refuse_dropping(port_modes)
     return state_report(
         pairing.names,
         pairing.weights,
@@ -85,13 +85,6 @@ def _check_reference(ref: torch.nn.Module) -> None:
     narrow = [n for n, v in ref.state_dict().items() if v.is_floating_point() and v.itemsize < 8]
     if narrow:
         raise ValueError(f"{narrow[0]} of the reference is not float64: call ref.double() first")
-
-
-def _refuse_dropping(layers: Mapping[str, LayerMode]) -> None:
-    """Of NNX and Linen, whose layers say so when they are called."""
-    dropping = [f"{name} of the port" for name, mode in layers.items() if mode.drops]
-    if dropping:
-        raise ValueError(f"dropout is active in {', '.join(dropping)}: make its rate 0")
 
 
 class _Pairing:

@@ -1,0 +1,325 @@
+"""What `locate` says: pairs found by themselves, where it begins, state, and what was left out."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from parity_tests import CONV1D, LINEAR, Bridge, Location, Rule, Twin, locate
+from parity_tests.small_pairs import (
+    AB,
+    KW,
+    TWO,
+    Port,
+    Torch,
+    X,
+    float64,
+    guilty,
+    linear,
+    located,
+    pair,
+)
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    with float64():
+        yield
+
+
+# names="auto"
+
+
+class Reference(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = torch.nn.Conv1d(3, 4, 3, padding=1), torch.nn.ReLU()
+        self.blocks = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+        self.head = torch.nn.Sequential(torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.act(self.conv(x)).mT
+        for block in self.blocks:
+            y = block(y).tanh()
+        return self.head(y)
+
+
+class Renamed(nnx.Module):
+    """Other names, channels last, no layer for the activation."""
+
+    f: Any = staticmethod(jnp.tanh)
+
+    def __init__(self) -> None:
+        self.stem = nnx.Conv(3, 4, (3,), padding=1, rngs=nnx.Rngs(0), **KW)
+        self.layers = nnx.List([linear(4, 4), linear(4, 4)])
+        norm = nnx.LayerNorm(4, epsilon=1e-5, rngs=nnx.Rngs(0), **KW)
+        self.out = nnx.Sequential(norm, linear(4, 2))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.nn.relu(self.stem(x))
+        for layer in self.layers:
+            y = self.f(layer(y))
+        return self.out(y)
+
+
+class Sine(Renamed):
+    f = staticmethod(jnp.sin)
+
+
+RENAMED = Bridge(
+    [
+        Rule("conv.weight", "stem.kernel", CONV1D),
+        Rule("conv.bias", "stem.bias"),
+        Rule("head.0.weight", "out.layers.0.scale"),
+        Rule("blocks.{i}.weight", "layers.{i}.kernel", LINEAR),
+        Rule("blocks.{i}.bias", "layers.{i}.bias"),
+        Rule("head.{i}.weight", "out.layers.{i}.kernel", LINEAR),
+        Rule("head.{i}.bias", "out.layers.{i}.bias"),
+    ]
+)
+IMAGES = np.random.default_rng(0).normal(size=(2, 3, 5))
+
+
+def renamed(names: Any, port_class: type[nnx.Module] = Renamed) -> Location:
+    torch.manual_seed(0)
+    ref = Reference().double()
+    port = RENAMED.to_port(ref, Renamed())
+    port.__class__ = port_class
+    inputs = IMAGES.transpose(0, 2, 1)
+    return locate(ref, port, IMAGES, names, bridge=RENAMED, port_inputs=inputs)
+
+
+def test_layers_pair_by_themselves_and_the_pairing_can_be_pasted() -> None:
+    found = renamed("auto")
+    assert found.outcome == "same", found
+    assert (
+        found.pairing
+        == """\
+names = {
+    "conv": Twin("stem", axes=(0, 2, 1)),
+    "blocks.{i}": "layers.{i}",
+    "head.{i}": "out.layers.{i}",
+    "head": "out",
+    "": "",
+    # without a twin: act
+}"""
+    )
+    assert str(found).endswith(found.pairing)
+    assert found.not_compared == ("without a twin in the reference's names: act",)
+    pasted: dict[str, Any] = {"Twin": Twin}
+    exec(found.pairing, pasted)
+    again = renamed(pasted["names"])
+    assert [str(check) for check in again.checks] == [str(check) for check in found.checks]
+    assert again.pairing == ""
+
+
+def test_a_fault_between_layers_that_paired_by_themselves() -> None:
+    found = renamed("auto", Sine)
+    assert guilty(found) == [("model", "forward")]
+    assert found.where == "inside it, between blocks.0 and blocks.1: blocks.1:input differs"
+
+
+# Where a difference begins
+
+
+def between(f: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda model, x: model.fc2(f(model.fc1(x)))
+
+
+def both(x: Any) -> Any:
+    return x
+
+
+TANH_GELU = jax.nn.gelu
+
+
+@pytest.mark.parametrize(
+    ("of_torch", "of_port", "where"),
+    [
+        (
+            between(torch.nn.functional.gelu),
+            between(TANH_GELU),
+            "inside it, between fc1 and fc2: fc2:input differs",
+        ),
+        (
+            between(both),
+            lambda m, x: m.fc2(m.fc1(x * 2)),
+            "inside it, between its input and fc1: fc1:input differs",
+        ),
+        (between(both), lambda m, x: m.fc2(m.fc1(x)) ** 2, "inside it, after fc2"),
+    ],
+    ids=["between", "before", "after"],
+)
+def test_where_it_begins(of_torch: Any, of_port: Any, where: str) -> None:
+    found = located(of_torch, of_port, TWO)
+    assert guilty(found) == [("model", "forward")]
+    assert found.where == where
+    assert f"  {where}\n" in str(found)
+
+
+@pytest.mark.parametrize("plant", ["fc1", "backward"])
+def test_where_is_silent_of_what_has_a_name_and_of_gradients(
+    plant: str,
+) -> None:
+    ref, port = pair(between(both), between(both), TWO)
+    if plant == "fc1":
+        port.fc1.bias[...] *= 2
+    else:
+        port.function = between(jax.lax.stop_gradient)
+    found = locate(ref, port, X, {"**": "**"}, bridge=AB)
+    assert guilty(found) == [("fc1", "forward") if plant == "fc1" else ("model", "backward")]
+    assert found.where == ""
+
+
+# The same as a whole
+
+
+def test_a_layout_inside_is_no_fault() -> None:
+    """Hidden units in another order: `inside` names the layers, and nobody is guilty."""
+    order = jnp.array([2, 0, 3, 1])
+    ref, port = pair(between(both), between(both), TWO)
+    for name in ("kernel", "bias"):
+        values = getattr(port.fc1, name)
+        values[...] = values[...][..., order]
+    port.fc2.kernel[...] = port.fc2.kernel[...][order]
+    found = locate(ref, port, X, {"**": "**"})
+    assert found.outcome == "same"
+    assert not found.guilty
+    assert {check.label for check in found.inside} == {"fc1", "fc2"}
+    assert found.verdict.startswith("the same function, though it differs inside, at fc1, fc2;")
+    port.fc2.bias[...] *= 2
+    wrong = locate(ref, port, X, {"**": "**"})
+    assert wrong.outcome == "differs"
+    assert wrong.inside == ()
+
+
+# State
+
+
+def counting(factor: float, dtype: Any = None) -> Location:
+    """A buffer that follows the mean of the inputs, and which nothing reads."""
+
+    def forward(model: Any, x: Any) -> Any:
+        model.fc1.mean = 0.9 * model.fc1.mean + 0.1 * x.mean(0)
+        return model.fc1(x)
+
+    def call(model: Any, x: Any) -> Any:
+        new = factor * model.mean[...] + (1 - factor) * x.mean(0)
+        model.mean.set_value(new.astype(dtype or new.dtype))
+        return model.fc1(x)
+
+    ref, port = pair(forward, call, TWO)
+    ref.fc1.register_buffer("mean", torch.ones(3).double())
+    port.mean = nnx.BatchStat(jnp.ones(3))
+    bridge = Bridge(
+        [
+            Rule("fc1.mean", "mean"),
+            Rule("{a}.weight", "{a}.kernel", LINEAR),
+            Rule("{a}.bias", "{a}.bias"),
+        ]
+    )
+    return locate(ref, port, X, {"fc1": "fc1"}, bridge=bridge)
+
+
+def test_a_state_that_is_the_same() -> None:
+    found = counting(0.9)
+    assert found.outcome == "same"
+    assert found.state is not None
+    assert [tensor.name for tensor in found.state.tensors] == ["fc1.mean"]
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.float32], ids=["float64", "float32"])
+def test_the_same_function_that_leaves_another_state(dtype: Any) -> None:
+    """The value is compared whatever its dtype, and the dtype is said."""
+    found = counting(0.1, dtype)
+    assert found.outcome == "state differs"
+    assert not found.ok
+    assert not found.guilty
+    assert found.verdict.startswith("same function, state differs: fc1.mean: ratio ")
+    assert found.state is not None
+    assert np.isfinite(found.state.ratio)
+    narrow = ("fc1.mean: the port keeps it in float32",)
+    assert found.not_compared == (() if dtype is None else narrow)
+
+
+def test_a_statistic_in_float32_is_said_and_no_other_state() -> None:
+    found = counting(0.9, jnp.float32)
+    assert found.outcome == "same"
+    assert found.state is None
+    assert found.not_compared == ("fc1.mean: the port keeps it in float32; to that, it agrees",)
+
+
+# float32 inside
+
+
+def test_float32_islands_are_named_where_a_float64_port_differs() -> None:
+    def call(model: Any, x: jax.Array) -> jax.Array:
+        return jnp.tanh(model.fc1(x).astype(jnp.float32)).astype(x.dtype)
+
+    found = located(lambda m, x: m.fc1(x).tanh(), call, TWO)
+    assert found.outcome == "differs"
+    (island,) = found.islands
+    assert island.startswith("rounded to float32 in test_harness_location.py:")
+    assert "lift_float32()" in str(found)
+    assert located(between(both), lambda m, x: m.fc2(m.fc1(x)) * 2, TWO).islands == ()
+
+
+# What is not compared
+
+
+def test_each_kind_of_what_is_left_out_is_said_once() -> None:
+    """Six layers without a twin, three that run another number of times: two sentences."""
+
+    class Deep(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in range(3))
+            self.acts = torch.nn.ModuleList(torch.nn.Tanh() for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for block, act in zip(self.blocks, self.acts, strict=True):
+                x = act(block(x))
+            return x
+
+    def call(model: Any, x: jax.Array) -> jax.Array:
+        for block in model.blocks:
+            y = block(x)
+            x = jnp.tanh(block(x) + 0 * y)
+        return x
+
+    ref = Deep().double()
+    port = AB.to_port(ref, Port(call, blocks=nnx.List([linear(3, 3) for _ in range(3)])))
+    found = locate(ref, port, X, {"blocks.{i}": "blocks.{i}"}, bridge=AB)
+    assert found.outcome == "same"
+    assert found.not_compared == (
+        "called once by the reference, twice by the port: blocks.* (3)",
+        "without a twin in the reference's names: acts.* (3)",
+    )
+    assert "not compared: 2 (see below)" in found.verdict
+    for sentence in found.not_compared:
+        assert f"    {sentence}\n" in str(found)
+
+
+def test_where_no_layer_can_be_held_against_its_twin() -> None:
+    """The port's layer gets another array that nobody knows: it is not comparable, not guilty."""
+
+    def forward(model: Any, x: Any) -> Any:
+        return model.mix(model.fc1(x), (x[:, :1] > 0).double())
+
+    def call(model: Any, x: Any) -> Any:
+        return model.mix(model.fc1(x), x[:, :1] <= 0)
+
+    ref, port = pair(forward, call, TWO)
+    ref.mix, port.mix = Torch(lambda m, x, seen: x * seen), Port(lambda m, x, hid: x * hid)
+    found = locate(ref, port, X, {"mix": "mix"}, bridge=AB)
+    assert found.outcome == "not comparable"
+    assert guilty(found) == [("model", "forward")]
+    assert (
+        "mix alone: its [2×1] bool in the port is not known to be the reference's; "
+        "see Twin(inputs=...)"
+    ) in found.not_compared
