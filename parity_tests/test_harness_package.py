@@ -1,4 +1,4 @@
-"""How people meet the package: as a pytest fixture, as a README, and without torch."""
+"""How people meet the package: as a pytest fixture, as a README, with nothing else, and without torch."""
 
 import contextlib
 import io
@@ -37,6 +37,24 @@ def test_without_torch_there_is_one_clear_line() -> None:
     assert last.startswith("ImportError: parity_tests needs PyTorch")
     assert "pip install -e '.[test]'" in last
     assert "During handling" not in run.stderr
+
+
+def test_the_library_brings_neither_models_nor_frameworks_of_its_own() -> None:
+    """It costs little beside torch, jax and flax, whose own import is not ours to shorten."""
+    code = """
+import sys, time
+import jax, torch
+from flax import nnx
+before, started = set(sys.modules), time.process_time()
+import parity_tests
+print(time.process_time() - started)
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, packages = run.stdout.strip().splitlines()
+    assert float(seconds) < 1
+    foreign = {"jax_attn", "torch_ref", "transformers", "equinox", "pytest", "optax"}
+    assert not foreign & set(packages.split())
 
 
 def test_the_readme_runs_as_printed() -> None:

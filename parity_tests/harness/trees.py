@@ -21,6 +21,7 @@ _WHOLE = (
     str | bytes | int | float | complex | bool | type(None) | type | types.ModuleType
     | types.FunctionType | types.BuiltinFunctionType | types.MethodType | np.dtype | np.generic
     | torch.nn.Module | torch.dtype | torch.device | torch.Generator | nnx.Object | nnx.Variable
+    | jax.Array  # a key: any other is an array
 )  # fmt: skip
 
 
