@@ -1,4 +1,4 @@
-"""How people meet the package: as a pytest fixture, as a README, with nothing else, and without torch."""
+"""How people meet the package: as a fixture, as a README, with nothing else, without torch."""
 
 import contextlib
 import io
