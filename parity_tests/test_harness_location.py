@@ -85,7 +85,7 @@ RENAMED = Bridge(
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 5))
 
 
-def renamed(names: Any, port_class: type[nnx.Module] = Renamed) -> Location:
+def renamed(names: Any, port_class: type[Renamed] = Renamed) -> Location:
     torch.manual_seed(0)
     ref = Reference().double()
     port = RENAMED.to_port(ref, Renamed())

@@ -52,7 +52,8 @@ class Boxed(flax.linen.Module):
     @flax.linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = flax.linen.with_partitioning(flax.linen.initializers.ones, ("a",))
-        return x * self.param("scale", init, (3,))
+        scale: Any = self.param("scale", init, (3,))
+        return x * scale
 
 
 def bound(module: flax.linen.Module) -> Any:
@@ -60,7 +61,7 @@ def bound(module: flax.linen.Module) -> Any:
 
 
 def nnx_model() -> Any:
-    model = Port(
+    model: Any = Port(
         lambda m, x: m.fc(x) * m.mean[...] * m.table * m.plain + m.count[...],
         fc=nnx.Linear(3, 4, rngs=nnx.Rngs(0), **KW),
         drop=nnx.Dropout(0.5, deterministic=True, rngs=nnx.Rngs(0)),
@@ -187,6 +188,11 @@ class HuggingOut(ModelOutput):
     more: Any = None
 
 
+class EqxPair(eqx.Module):
+    y: Any
+    more: Any
+
+
 Pair = namedtuple("Pair", ["y", "more"])
 KINDS_OF_TREE: dict[str, Callable[..., Any]] = {
     "tuple": lambda y, more: (y, more),
@@ -202,7 +208,7 @@ KINDS_OF_TREE: dict[str, Callable[..., Any]] = {
     "slots of a base": Derived,
     "namespace": lambda y, more: SimpleNamespace(y=y, more=more),
     "an output of transformers": HuggingOut,
-    "Equinox": lambda y, more: eqx.nn.Lambda((y, more)),
+    "Equinox": EqxPair,
 }
 
 
@@ -258,9 +264,10 @@ def test_an_object_that_refers_to_itself_ends() -> None:
 
 
 def test_a_copy_of_a_torch_module_shares_nothing_and_a_snapshot_its_parameters() -> None:
-    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3))
+    model: Any = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3))
     model.remembered = {"x": torch.ones(2)}
-    for copied, shared in ((copy_of(model), False), (snapshot(model), True)):
+    both: Any = ((copy_of(model), False), (snapshot(model), True))
+    for copied, shared in both:
         for (name, own), other in zip(model.named_parameters(), copied.parameters(), strict=True):
             assert (own is other) == shared, name
         for own, other in zip(model.buffers(), copied.buffers(), strict=True):
