@@ -262,9 +262,11 @@ def test_case(name: str) -> None:
 
 
 class Dropping(flax.linen.Module):
+    at_rest: bool = False
+
     @flax.linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return flax.linen.Dropout(0.5, deterministic=False)(x)
+        return flax.linen.Dropout(0.5)(x, self.at_rest)
 
 
 def dropping_equinox() -> Any:
@@ -314,6 +316,12 @@ REFUSALS: dict[str, tuple[Callable[[], Any], Callable[[], Any], type[Exception],
         ValueError,
         r"dropout is active in layers\.1 of the port",
     ),
+    "X17 a function around a model": (
+        SAME,
+        lambda: jax.vmap(dropping_equinox()),
+        TypeError,
+        "a function around a Sequential hides its layers and weights: give functools",
+    ),
     "X16 Linen without variables": (SAME, Dropping, TypeError, r"give module\.bind\(variables\)"),
     "X16 no model": (SAME, lambda: 3, TypeError, "a int is no model: give a torch, NNX, bound"),
     "X5 nothing to compare": (
@@ -338,6 +346,8 @@ def test_x12_what_drops_nothing_is_not_refused() -> None:
     ref.rest = torch.nn.Sequential(torch.nn.Dropout(0), torch.nn.Dropout(0.5).eval())
     port.rest = nnx.Dropout(0.5, deterministic=True, rngs=nnx.Rngs(0))
     assert locate(ref, port, X, {"fc": "fc"}, bridge=AB).ok
+    linen = Dropping(at_rest=True).bind({}, rngs={"dropout": jax.random.key(0)})
+    assert locate(SAME(), linen, X, {}).ok
     ref.function = lambda m, x: torch.nn.functional.dropout(m.fc(x), 0.0)  # it draws all the same
     assert locate(ref, port, X, {"fc": "fc"}, bridge=AB).ok
 
@@ -360,3 +370,10 @@ def test_x17_trace_of_an_equinox_model() -> None:
     np.testing.assert_allclose(taps["layers.1"], np.tanh(taps["layers.0"]), rtol=1e-14)
     with pytest.raises(ValueError, match=r"none of the 1 layers of this Unheard \(equinox\)"):
         trace(Unheard(layer), X[0])
+
+
+def test_a_port_whose_weights_nobody_can_find() -> None:
+    ref, port = pair(fc, fc)
+    with pytest.raises(ValueError, match="the port holds no weights for the bridge"):
+        locate(ref, lambda x: port(x), X, {}, bridge=AB)
+    assert locate(ref, lambda x: port(x), X, {}).ok

@@ -1,6 +1,7 @@
 """What `locate` says: pairs found by themselves, where it begins, state, and what was left out."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -176,6 +177,23 @@ def test_where_is_silent_of_what_has_a_name_and_of_gradients(
     assert found.where == ""
 
 
+@pytest.mark.parametrize("wrong_before", [False, True])
+def test_where_it_begins_inside_a_layer(wrong_before: bool) -> None:
+    """Unless the layer is given something else: then nothing is known of what is inside it."""
+    inner = pair(between(torch.nn.functional.gelu), between(TANH_GELU), TWO)
+    before = Torch(lambda m, x: x * 2), Port(lambda m, x: x * (2 + wrong_before))
+    ref, port = (
+        make(lambda m, x: m.inner(m.before(x)), before=layer, inner=inside)
+        for make, layer, inside in zip((Torch, Port), before, inner, strict=True)
+    )
+    found = locate(ref, port, X, {"**": "**"})
+    names = ["before", "inner"] if wrong_before else ["inner"]
+    assert guilty(found) == [(name, "forward") for name in names]
+    found = replace(found, checks=tuple(c for c in found.checks if c.name != "before"))
+    begins = "inside it, between inner.fc1 and inner.fc2: inner.fc2:input differs"
+    assert found.where == ("" if wrong_before else begins)
+
+
 # The same as a whole
 
 
@@ -257,15 +275,22 @@ def test_a_statistic_in_float32_is_said_and_no_other_state() -> None:
 # float32 inside
 
 
-def test_float32_islands_are_named_where_a_float64_port_differs() -> None:
+@pytest.mark.parametrize("factor", [1, 2])
+def test_float32_islands_are_named_where_a_float64_port_differs(factor: float) -> None:
+    """A difference no larger than theirs is theirs; a larger one is none of their making."""
+
     def call(model: Any, x: jax.Array) -> jax.Array:
-        return jnp.tanh(model.fc1(x).astype(jnp.float32)).astype(x.dtype)
+        return factor * jnp.tanh(model.fc1(x).astype(jnp.float32)).astype(x.dtype)
 
     found = located(lambda m, x: m.fc1(x).tanh(), call, TWO)
-    assert found.outcome == "differs"
+    assert found.outcome == ("not comparable" if factor == 1 else "differs")
+    assert guilty(found) == ([] if factor == 1 else [("model", "forward")])
     (island,) = found.islands
     assert island.startswith("rounded to float32 in test_harness_location.py:")
     assert "lift_float32()" in str(found)
+
+
+def test_where_there_is_no_float32_there_are_no_islands() -> None:
     assert located(between(both), lambda m, x: m.fc2(m.fc1(x)) * 2, TWO).islands == ()
 
 

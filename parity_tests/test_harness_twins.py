@@ -90,6 +90,16 @@ def test_arguments_made_of_the_references(inputs: Any, film: Any, order: int, na
     assert not found.not_compared
 
 
+def test_what_an_adapter_changes_is_another_array() -> None:
+    """The port halves what it gives the layer, which doubles it: no two inputs to compare."""
+    ref, port = pair(lambda m, x: m.inner(m.fc(x)), lambda m, x: m.inner(m.fc(x) / 2))
+    ref.inner, port.inner = Torch(lambda m, y: y.tanh()), Port(lambda m, y: jnp.tanh(2 * y))
+    names = {"fc": "fc", "inner": Twin("inner", inputs=lambda y: y / 2)}
+    found = locate(ref, port, X, names, bridge=AB)
+    assert all(check.ok for check in found.checks), found
+    assert "inputs" not in {check.mode for check in found.checks if check.label == "inner"}
+
+
 # Twin(output=...)
 
 

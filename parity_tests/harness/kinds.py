@@ -26,6 +26,12 @@ def kind_of(model: Any) -> Kind:
     if is_equinox(model):
         return "equinox"
     if callable(model):
+        inside = getattr(model, "__wrapped__", None)  # of jax.vmap(model), jax.jit(model)
+        if isinstance(inside, nnx.Module) or is_equinox(inside):
+            raise TypeError(
+                f"a function around a {type(inside).__name__} hides its layers and weights: give "
+                "functools.partial(lambda model, x: jax.vmap(model)(x), model)"
+            )
         return "function"
     raise TypeError(
         f"a {type(model).__name__} is no model: give a torch, NNX, bound Linen or Equinox module, "

@@ -1,5 +1,6 @@
 """Whether each layer trains or evaluates."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ def noted_modes(model: Any) -> Iterator[dict[str, LayerMode]]:
             def note(call: Any, args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
                 module = context.module
                 if context.method_name == "__call__":
-                    attributes = vars(module) | {k: v for k, v in kwargs.items() if v is not None}
+                    names = list(inspect.signature(type(module).__call__).parameters)[1:]
+                    given = dict(zip(names, args, strict=False)) | kwargs
+                    attributes = vars(module) | {k: v for k, v in given.items() if v is not None}
                     dropout = isinstance(module, flax.linen.Dropout)
                     _note(found, module.path, attributes, dropout)
                 return call(*args, **kwargs)

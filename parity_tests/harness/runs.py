@@ -56,6 +56,11 @@ class Runs:
         self.bridge, self.inputs, self.port_inputs = bridge, inputs, port_inputs
         self.ref, self.port = ref_model, port_model
         self.ref_parameters = {name for name, _ in ref_model.named_parameters()}
+        if bridge is not None and self.ref_parameters and not variables(port_model):
+            raise ValueError(
+                "the port holds no weights for the bridge: give a function with its parameters "
+                "bound, functools.partial(function, parameters)"
+            )
         drawn = torch.get_rng_state()
         ref = record(self.ref, inputs)
         if not torch.equal(drawn, torch.get_rng_state()):
