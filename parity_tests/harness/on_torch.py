@@ -64,7 +64,9 @@ class Recording:
 
     def after(self, name: str, output: Any) -> Any:
         _, layer, args, kwargs = self._begun.pop()
-        self._ended.append(Call(name, 0, args, kwargs, renewed(map_arrays(to_numpy, output)), layer))
+        self._ended.append(
+            Call(name, 0, args, kwargs, renewed(map_arrays(to_numpy, output)), layer)
+        )
         return output
 
     def at(self, name: str, value: Any) -> Any:
