@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from torch import nn
 
@@ -118,3 +119,45 @@ def test_ports_of_the_other_kinds() -> None:
     assert draft.unpaired_of_port == ("table",)
     with pytest.raises(BridgeError, match="table of the port is not filled"):
         draft.bridge.to_port(nn.Linear(4, 6), partial(lambda w: w, weights))
+
+
+class Conv1D(nn.Module):
+    """[in, out], as GPT-2 of transformers has it."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_in, n_out))
+        self.bias = nn.Parameter(torch.randn(n_out))
+
+
+class Gpt(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = nn.ModuleList(
+            nn.ModuleDict({"c_attn": Conv1D(4, 12), "c_proj": Conv1D(4, 4)}) for _ in range(3)
+        )
+
+
+class Attention(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = linen.Dense(12)(x)
+        return linen.Dense(4)(x[..., :4])
+
+
+class GptPort(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(3):
+            x = Attention()(x)
+        return x
+
+
+def test_the_layers_of_a_block_stay_together_and_conv1d_is_not_transposed() -> None:
+    module = GptPort()
+    port = module.bind(module.init(jax.random.key(0), jnp.ones((1, 4))))
+    rules = draft_rules(Gpt(), port).rules
+    where = {rule.references[0]: (rule.ports[0], rule.axes) for rule in rules}
+    for i in range(3):
+        assert where[f"h.{i}.c_attn.weight"] == (f"Attention_{i}.Dense_0.kernel", None)
+        assert where[f"h.{i}.c_proj.weight"] == (f"Attention_{i}.Dense_1.kernel", None)

@@ -16,6 +16,7 @@ from parity_tests.gated_convnet import BRIDGE, NAMES, Block, Gate, Net, example_
 from parity_tests.harness.bridge import Bridge, Rule
 from parity_tests.harness.budgets import FORWARD, GRADIENT
 from parity_tests.harness.compare import assert_parity
+from parity_tests.harness.layouts import LINEAR
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
 from parity_tests.suite import pairs
@@ -192,6 +193,40 @@ def test_another_number_of_arrays_is_no_fault() -> None:
         "cascaded",
         "isolated",
     }
+
+
+class OwnBias(torch.nn.Module):
+    """Its bias is beside the layer, where a port has a whole Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = torch.nn.Linear(3, 5, bias=False, dtype=torch.float64)
+        self.bias = torch.nn.Parameter(torch.randn(5, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decoder(torch.nn.functional.gelu(x)) + self.bias
+
+
+class Head(nnx.Module):
+    def __init__(self) -> None:
+        self.decoder = nnx.Linear(3, 5, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.decoder(jax.nn.gelu(x))  # tanh
+
+
+def test_layers_that_do_not_hold_the_same_weights_are_not_held_against_one_another() -> None:
+    rules = [Rule("decoder.weight", "decoder.kernel", LINEAR), Rule("bias", "decoder.bias")]
+    torch.manual_seed(0)
+    ref, x = OwnBias(), np.random.default_rng(0).normal(size=(2, 3))
+    with jax.enable_x64(True):
+        port = Bridge(rules).to_port(ref, Head())
+        location = locate(ref, port, x, {"decoder": "decoder"}, bridge=Bridge(rules))
+    assert [check.label for check in location.guilty] == ["model"]
+    assert any(
+        "its decoder.bias is bias, which the reference's layer does not hold" in sentence
+        for sentence in location.not_compared
+    )
 
 
 def test_float32_inaccuracy_is_named_against_a_float64_copy() -> None:

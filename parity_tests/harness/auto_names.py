@@ -6,8 +6,8 @@ are worth most. What contains them follows from what it contains.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import permutations
@@ -21,6 +21,7 @@ from parity_tests.harness.compare import rms
 from parity_tests.harness.names_code import names_code
 from parity_tests.harness.pairing import Twin
 from parity_tests.harness.record import Record, record
+from parity_tests.harness.taps import layers
 from parity_tests.harness.tensors import as_tensor
 from parity_tests.harness.trees import floats
 
@@ -41,7 +42,8 @@ def paired_names(
     ref = record(ref_model, inputs)
     port = record(port_model, inputs if port_inputs is None else port_inputs)
     found: dict[str, list[tuple[_Unit, _Unit]]] = defaultdict(list)
-    for a, b in _pairs(_units(ref), _units(port)):
+    known = layers(ref.model).keys(), layers(port.model).keys()
+    for a, b in _pairs(_units(ref), _units(port), known):
         found[a.call.name].append((a, b))
     names = {}
     for name, pairs in found.items():
@@ -87,17 +89,34 @@ def _units(record: Record) -> list[_Unit]:
     return units
 
 
-def _pairs(left: Sequence[_Unit], right: Sequence[_Unit]) -> Iterator[tuple[_Unit, _Unit]]:
-    inner = [[(i, u) for i, u in enumerate(side) if not u.inside] for side in (left, right)]
+def _pairs(
+    left: Sequence[_Unit], right: Sequence[_Unit], known: tuple[Set[str], Set[str]]
+) -> Iterator[tuple[_Unit, _Unit]]:
+    """`known` are the layers of both models, called or not: one of the same name is the twin."""
     partner: dict[int, int] = {}
+    names = [Counter(unit.call.name for unit in side) for side in (left, right)]
+    by_key = {(unit.call.name, unit.call.count): i for i, unit in enumerate(right)}
+    for i, unit in enumerate(left):
+        name = unit.call.name
+        if name and names[0][name] == names[1][name]:
+            partner[i] = by_key[name, unit.call.count]
+            yield unit, right[partner[i]]
+    # The others are those that the other side has no layer of the same name for.
+    ours, theirs = (known[k] | names[k].keys() for k in (0, 1))
+    inner = [
+        [(i, u) for i, u in enumerate(side) if not u.inside and u.call.name not in others]
+        for side, others in (
+            (left, known[1] | names[1].keys()),
+            (right, known[0] | names[0].keys()),
+        )
+    ]
     for i, j in _aligned(*([unit for _, unit in side] for side in inner)):
         (a, first), (b, second) = inner[0][i], inner[1][j]
         partner[a] = b
-        if first.call.name and second.call.name:
-            yield first, second
-    outer = [unit for unit in right if unit.call.name and unit.inside]
+        yield first, second
+    outer = [u for u in right if u.inside and u.call.name not in ours]
     for unit in left:
-        if not unit.call.name or not unit.inside:
+        if not unit.inside or unit.call.name in theirs:
             continue
         there = {partner[i] for i in unit.inside if i in partner}
         best = max(outer, key=lambda other: _overlap(unit, other, there), default=None)
@@ -189,8 +208,7 @@ def _axes(ref_call: Call, port_call: Call) -> tuple[int, ...] | None:
         for axes in permutations(range(ref.ndim))
         if tuple(ref.shape[axis] for axis in axes) == port.shape
     ]
-    if not fitting:
+    if not fitting or ref.shape == port.shape:
         return None
     ref, port = as_tensor(ref).values, as_tensor(port).values
-    axes = min(fitting, key=lambda axes: rms(ref.transpose(axes) - port))
-    return None if axes == tuple(range(ref.ndim)) else axes
+    return min(fitting, key=lambda axes: rms(ref.transpose(axes) - port))

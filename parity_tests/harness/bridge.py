@@ -134,6 +134,24 @@ class Bridge:
                 result |= zip(link.references, of_link, strict=True)
         return result
 
+    def outside(
+        self, reference: str, port: str, tensors: Iterable[str], shapes: Mapping[str, Any]
+    ) -> str:
+        """Of two layers that stand for one another, a weight that only one holds; "" if none.
+
+        `tensors` are all of the reference's, `shapes` of all of the port's arrays.
+        """
+        for name in _inside(port, shapes):
+            links = self._links.to(name, shapes[name])[0]
+            names = [other for link in links for other in link.references]
+            if names and not _inside(reference, names):
+                return f"its {name} is {names[0]}, which the reference's layer does not hold"
+        for name in _inside(reference, tensors):
+            link = self._links.link(name)
+            if link and link.ports and not link.rule.alias and not _inside(port, link.ports):
+                return f"{name} is {link.ports[0]}, which the port's layer does not hold"
+        return ""
+
     def without_ignored(self, named: Mapping[str, T]) -> dict[str, T]:
         """What is named as the reference's tensors are, less those that the port does without."""
         return {
@@ -187,6 +205,10 @@ def _named(gradients: Any) -> dict[str, Any]:
     if of_nnx or all(isinstance(x, nnx.Variable) or hasattr(x, "shape") for x in named.values()):
         return named
     return variables(partial(_named, gradients))  # a tree of JAX's own, as a function's parameters
+
+
+def _inside(layer: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(f"{layer}." if layer else "")]
 
 
 def _several(names: Iterable[str]) -> Iterable[str]:

@@ -38,7 +38,14 @@ class Doubts:
             return "the reference's layer gives another result when it is run again"
         if not self.port_repeats(like):
             return "the port's layer gives another result when it is run again"
-        return like.doubt()
+        return like.doubt() or self._other_weights(like)
+
+    def _other_weights(self, like: Likeness) -> str:
+        bridge, twin = self._runs.bridge, like.pair.twin
+        if bridge is None:
+            return ""
+        tensors = self._runs.ref.state_dict()
+        return bridge.outside(like.name, twin.port, tensors, self._runs.port_shapes)
 
     def port_repeats(self, like: Likeness) -> bool:
         """Whether the port's layer gives the same again, on the arguments that it had."""

@@ -111,16 +111,21 @@ class _Place:
     """A layer's among those whose names differ in numbers alone, and among all."""
 
     rank: int
+    block: int  # the rank among those whose names differ in the numbers of what they are in
     share: float
 
 
 def _places(owned: Owned) -> dict[str, _Place]:
     alike: dict[str, int] = defaultdict(int)
+    blocks: dict[tuple[str, str], int] = defaultdict(int)
     places = {}
     # torch lists layers as they were made, JAX's trees by name; numbers count in both.
     for i, name in enumerate(sorted(owned, key=_natural) if _is_sorted(owned) else owned):
-        places[name] = _Place(alike[_words(name)], i / len(owned))
+        container, _, own = name.rpartition(".")
+        block = _words(container), own
+        places[name] = _Place(alike[_words(name)], blocks[block], i / len(owned))
         alike[_words(name)] += 1
+        blocks[block] += 1
     return places
 
 
@@ -133,7 +138,8 @@ def _is_sorted(names: Iterable[str]) -> bool:
 def _score(a: str, b: str, of_a: _Place, of_b: _Place) -> tuple[float, float]:
     """Of two layers, by order and by name alone: 1 for the same words, 0.5 for the same number."""
     words = SequenceMatcher(None, _words(a), _words(b)).ratio()
-    order = 0.5 * (of_a.rank == of_b.rank) - 0.1 * abs(of_a.share - of_b.share)
+    order = 0.25 * (of_a.rank == of_b.rank) + 0.35 * (of_a.block == of_b.block)
+    order -= 0.1 * abs(of_a.share - of_b.share)
     return words + order, words + 0.5 * (re.findall(r"\d+", a) == re.findall(r"\d+", b))
 
 

@@ -36,7 +36,10 @@ def fit(module: nn.Module, leaf: str, reference: Shape, name: str, port: Shape) 
     if not found:
         return None
     likeliest = found[0]
-    if len(reference) == 2 and reference[0] == reference[1] and not _is_table(module):
+    square = len(reference) == 2 and reference[0] == reference[1]
+    if square and _of_conv1d(module, name):
+        return AS_IT_IS
+    if square and not _is_table(module):
         return Fit(likeliest.code, likeliest.map, SQUARE)
     if len(found) > 1:
         others = " or ".join(other.code or "as it is" for other in found[1:])
@@ -87,6 +90,11 @@ def _convolution(module: nn.modules.conv._ConvNd, reference: Shape, port: Shape)
         yield AS_IT_IS
     if port == (*width, n_in, out):
         yield Fit(f"CONV{n}D", getattr(layouts, f"CONV{n}D"))
+
+
+def _of_conv1d(module: nn.Module, name: str) -> bool:
+    """Whether both sides have [in, out]: GPT-2's Conv1D of transformers, and Flax's kernels."""
+    return name == "kernel" and type(module).__name__ == "Conv1D"
 
 
 def _is_table(module: nn.Module) -> bool:

@@ -11,7 +11,14 @@ from parity_tests.harness.calls import Call, JaxLayer
 from parity_tests.harness.marks import Levels, mark
 from parity_tests.harness.taps import Running
 from parity_tests.harness.tensors import to_numpy
-from parity_tests.harness.trees import arrays, is_array, map_arrays, named_arrays, with_arrays
+from parity_tests.harness.trees import (
+    arrays,
+    is_array,
+    map_arrays,
+    named_arrays,
+    renewed,
+    with_arrays,
+)
 from parity_tests.harness.variables import take_apart
 
 
@@ -107,4 +114,4 @@ def with_given(args: tuple, kwargs: dict[str, Any], new: Sequence[Any]) -> Any:
 
 def _places(tree: Any) -> Any:
     """A tree of the same form, whatever is done to this one, to be filled by `with_arrays`."""
-    return map_arrays(lambda _: np.empty(0), tree)
+    return renewed(map_arrays(lambda _: np.empty(0), tree))

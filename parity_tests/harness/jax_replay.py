@@ -22,7 +22,7 @@ from parity_tests.harness.jax_listening import listened_to
 from parity_tests.harness.marks import Levels, mark
 from parity_tests.harness.taps import Running
 from parity_tests.harness.tensors import to_numpy
-from parity_tests.harness.trees import arrays, floats, is_float, map_arrays, with_arrays
+from parity_tests.harness.trees import arrays, floats, is_float, map_arrays, renewed, with_arrays
 from parity_tests.harness.variables import parameters, take_apart
 
 Adapt = Callable[[Any], Sequence[Any]]  # a call's result -> the arrays that are compared
@@ -84,11 +84,11 @@ class PortLayer:
     def _run(self, values: dict[str, Any], arguments: tuple[tuple, dict[str, Any]]) -> Any:
         names = list(self._layer.values)
         if not self._layer.levels:
-            args, kwargs = arguments
+            args, kwargs = renewed(arguments)
             return self._layer.rebuild(values)(*args, **kwargs)
 
         def flat(given: list[Any], weights: list[Any]) -> list[Any]:
-            args, kwargs = with_arrays(arguments, given)
+            args, kwargs = renewed(with_arrays(arguments, given))
             layer = self._layer.rebuild(dict(zip(names, weights, strict=True)))
             return arrays(layer(*args, **kwargs))
 

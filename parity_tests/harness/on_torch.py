@@ -14,7 +14,7 @@ from parity_tests.harness.calls import Arrays, Call, Gradients, Key, NotReplayab
 from parity_tests.harness.copies import copy_of, snapshot
 from parity_tests.harness.taps import Running, TorchEar, telling
 from parity_tests.harness.tensors import as_torch, to_numpy
-from parity_tests.harness.trees import arrays, floats, map_arrays, with_arrays
+from parity_tests.harness.trees import arrays, floats, map_arrays, renewed, with_arrays
 
 
 @contextmanager
@@ -59,15 +59,16 @@ class Recording:
         return self._ended
 
     def before(self, name: str, layer: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        # Copied now, because a layer may work in place.
-        args, kwargs = (map_arrays(to_numpy, tree) for tree in (args, kwargs))
+        # Copied now, because a layer may work in place, or fill what is empty yet.
+        args, kwargs = (renewed(map_arrays(to_numpy, tree)) for tree in (args, kwargs))
         self._running.begin(name)
         self._begun.append((_without_ears(snapshot(layer)), args, kwargs))
 
     def after(self, name: str, output: Any) -> Any:
         self._running.end()
         layer, args, kwargs = self._begun.pop()
-        self._ended.append(Call(name, 0, args, kwargs, map_arrays(to_numpy, output), layer))
+        output_then = renewed(map_arrays(to_numpy, output))
+        self._ended.append(Call(name, 0, args, kwargs, output_then, layer))
         return output
 
     def at(self, name: str, value: Any) -> Any:
@@ -235,4 +236,4 @@ def _torch_vjp(
 
 
 def _torch(tree: Any) -> Any:
-    return map_arrays(as_torch, tree)
+    return map_arrays(as_torch, renewed(tree))

@@ -96,6 +96,29 @@ def with_arrays(tree: Any, new: Sequence[Any]) -> Any:
     return map_arrays(lambda _: next(rest), tree)
 
 
+def renewed(tree: Any, depth: int = 0) -> Any:
+    """The same arrays in other containers: what is put into the one is not in the other.
+
+    Also where there is no array yet, as in an empty cache. What cannot be copied stays itself.
+    """
+    if is_array(tree) or depth == DEEPEST or isinstance(tree, _WHOLE):
+        return tree
+    parts = [(key, renewed(child, depth + 1)) for key, child in children(tree)]
+    try:
+        if isinstance(tree, list | tuple):
+            values = [part for _, part in parts]
+            return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
+        new = copy.copy(tree)
+        for (key, part), (_, old) in zip(parts, children(tree), strict=True):
+            if part is not old and isinstance(tree, Mapping):
+                new[key] = part
+            elif part is not old:
+                object.__setattr__(new, key, part)
+    except Exception:  # whatever a copy may raise: of a lock, an iterator
+        return tree
+    return new
+
+
 def _with_items(tree: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     if type(tree) is dict:
         return items
