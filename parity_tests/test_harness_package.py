@@ -1,11 +1,7 @@
-"""How people meet the package: as a pytest fixture, as a README, and without torch."""
+"""How people meet the package: as a pytest fixture, and without torch."""
 
-import contextlib
-import io
-import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +9,6 @@ import jax.numpy as jnp
 import torch
 
 pytest_plugins = ["parity_tests.plugin"]
-
-README = Path(__file__).with_name("README.md")
 
 
 def test_the_fixture_is_the_package_in_float64(parity: Any) -> None:
@@ -37,22 +31,3 @@ def test_without_torch_there_is_one_clear_line() -> None:
     assert last.startswith("ImportError: parity_tests needs PyTorch")
     assert "pip install -e '.[test]'" in last
     assert "During handling" not in run.stderr
-
-
-def test_the_readme_runs_as_printed() -> None:
-    text = README.read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (expected,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    names: dict = {"__name__": "readme"}
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for block in blocks:
-            exec(compile(block, str(README), "exec"), names)
-    assert len(blocks[1].strip().splitlines()) <= 11  # ten lines and the empty one
-    assert _figureless(printed.getvalue()) == _figureless(expected)
-
-
-def _figureless(text: str) -> list[str]:
-    """Rounding differs from machine to machine: any number, in a column of any width, is 0."""
-    return [re.sub(r" +", " ", re.sub(r"\d[\d.e+-]*", "0", line)) for line in text.split("\n")]
