@@ -101,6 +101,7 @@ def _pairs(
         if name and names[0][name] == names[1][name]:
             partner[i] = by_key[name, unit.call.count]
             yield unit, right[partner[i]]
+    named, taken = set(partner), set(partner.values())
     # The others are those that the other side has no layer of the same name for.
     ours, theirs = (known[k] | names[k].keys() for k in (0, 1))
     inner = [
@@ -114,9 +115,9 @@ def _pairs(
         (a, first), (b, second) = inner[0][i], inner[1][j]
         partner[a] = b
         yield first, second
-    outer = [u for u in right if u.inside and u.call.name not in ours]
-    for unit in left:
-        if not unit.inside or unit.call.name in theirs:
+    outer = [u for j, u in enumerate(right) if u.inside and u.call.name and j not in taken]
+    for i, unit in enumerate(left):
+        if not unit.inside or not unit.call.name or i in named:
             continue
         there = {partner[i] for i in unit.inside if i in partner}
         best = max(outer, key=lambda other: _overlap(unit, other, there), default=None)

@@ -38,8 +38,8 @@ def blocks(document, language):
 def test_there_are_documents_with_code():
     assert ROOT / "README.md" in DOCUMENTS
     with_code = [document.parent.name for document in DOCUMENTS if blocks(document, "python")]
-    # The blocks of parity_tests/README.md run, and print what it says, in its test_harness_package.
-    assert set(with_code) == {ROOT.name, "parity_tests"}
+    # Those of the parity harness run, and print what they say, in its test_harness_pages.
+    assert set(with_code) == {ROOT.name, "parity_tests", "harness"}
 
 
 def test_the_readmes_python_runs_as_it_stands(tmp_path, monkeypatch, text, no_pictures):
