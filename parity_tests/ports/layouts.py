@@ -92,7 +92,7 @@ ROTARY = Port(
 class TorchFlat(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 2 * 3, 5)
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 5 * 2, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.conv(x).relu().flatten(1))
@@ -102,19 +102,19 @@ class Flat(nnx.Module):
     """Channels last when it is made flat: the kernel's inputs are permuted instead."""
 
     def __init__(self) -> None:
-        self.conv, self.fc = conv(3, 4, 3), linear(24, 5)
+        self.conv, self.fc = conv(3, 4, 3), linear(40, 6)
 
     def __call__(self, x: Array) -> Array:
         return self.fc(jax.nn.relu(self.conv(x)).reshape(len(x), -1))
 
 
-LAST = np.arange(24).reshape(4, 2, 3).transpose(1, 2, 0).ravel()
+LAST = np.arange(40).reshape(4, 5, 2).transpose(1, 2, 0).ravel()
 FLAT = Port(
     "flattened channels last, permuted kernel",
     "NNX",
     TorchFlat,
     Flat,
-    normal(2, 3, 2, 3),
+    normal(2, 3, 5, 2),
     (
         Rule("fc.weight", "fc.kernel", **columns(LAST)),
         Rule("conv.weight", "conv.kernel", CONV2D),
@@ -127,7 +127,7 @@ FLAT = Port(
     },
     (
         Fault("a bias taken off", "fc", nnx_weight("fc.bias", jnp.negative)),
-        Fault("SAME padding of width 1", "conv", nnx_attribute("conv", padding=((1, 1), (0, 2)))),
+        Fault("padded on the right", "conv", nnx_attribute("conv", padding=((1, 1), (0, 2)))),
     ),
 )
 
