@@ -182,10 +182,8 @@ def test_where_it_begins_inside_a_layer(wrong_before: bool) -> None:
     """Unless the layer is given something else: then nothing is known of what is inside it."""
     inner = pair(between(torch.nn.functional.gelu), between(TANH_GELU), TWO)
     before = Torch(lambda m, x: x * 2), Port(lambda m, x: x * (2 + wrong_before))
-    ref, port = (
-        make(lambda m, x: m.inner(m.before(x)), before=layer, inner=inside)
-        for make, layer, inside in zip((Torch, Port), before, inner, strict=True)
-    )
+    ref = Torch(lambda m, x: m.inner(m.before(x)), before=before[0], inner=inner[0])
+    port = Port(lambda m, x: m.inner(m.before(x)), before=before[1], inner=inner[1])
     found = locate(ref, port, X, {"**": "**"})
     names = ["before", "inner"] if wrong_before else ["inner"]
     assert guilty(found) == [(name, "forward") for name in names]

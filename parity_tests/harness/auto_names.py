@@ -106,10 +106,7 @@ def _pairs(
     ours, theirs = (known[k] | names[k].keys() for k in (0, 1))
     inner = [
         [(i, u) for i, u in enumerate(side) if not u.inside and u.call.name not in others]
-        for side, others in (
-            (left, known[1] | names[1].keys()),
-            (right, known[0] | names[0].keys()),
-        )
+        for side, others in ((left, theirs), (right, ours))
     ]
     for i, j in _aligned(*([unit for _, unit in side] for side in inner)):
         (a, first), (b, second) = inner[0][i], inner[1][j]

@@ -148,7 +148,7 @@ class Location:
 
     def __str__(self) -> str:
         lines = [self.verdict]
-        if self.first is not None:
+        if self.first is not None and not self._same_function:
             lines += [f"  {tensor}" for tensor in self.first.report.failures[:3]]
         if self.where:
             lines.append(f"  {self.where}")
@@ -156,7 +156,7 @@ class Location:
             lines.append("  the port computes in float32 here, which lift_float32() takes away:")
             lines += [f"    {island}" for island in self.islands]
         lines += [f"  also guilty: {check}" for check in self.guilty[1:]]
-        if self.cascaded_failures:
+        if self.cascaded_failures and not self._same_function:
             lines.append(f"  first difference of a whole run: {self.cascaded_failures[0]}")
         if self.not_compared:
             lines.append("  not compared:")
