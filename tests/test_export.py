@@ -185,7 +185,7 @@ NOT_HELD = {
     ("nanogpt", "relu"): (lambda: gpt2(activation="relu"),
         "cannot hold activation relu beside a tied output matrix; --to gpt2 can"),
     ("nanogpt", "head bias"): (lambda: gpt2(activation="gelu", head_bias=True),
-        "cannot hold a bias on the logits; --to run can, or train with --model.no-head-bias"),
+        "cannot hold a bias on the logits; --to run can; one trained here as the preset gpt2 is"),
     ("nanogpt", "bigram"): (bigram, "cannot hold a BigramLanguageModel; --to lecture can"),
     ("nanogpt", "epsilon"): (lambda: gpt2(activation="gelu", layer_norm_epsilon=1e-3),
         "cannot hold layer_norm_epsilon 0.001; --to gpt2 can"),

@@ -96,11 +96,17 @@ def test_tokenizers_that_are_given(tmp_path):
     assert open_source(path).tokenizer is None
     with pytest.raises(ja.InputError, match="does not say what its ids stand for; give --token"):
         open_source(path).require_tokenizer()
-    (tmp_path / "text.txt").write_text("abacus, bold")
-    assert open_source(path, tokenizer=tmp_path / "text.txt").tokenizer.characters == " ,abcdlosu"
-    (tmp_path / "text.txt").write_text(FOX)
-    with pytest.raises(ja.InputError, match="has 11 ids, but a tokenizer of 28"):
+    (tmp_path / "text.txt").write_text("abacus, bolder")
+    with pytest.raises(ja.InputError, match="has 12 different characters, the model 11 ids"):
         open_source(path, tokenizer=tmp_path / "text.txt")
+    (tmp_path / "text.txt").write_text("abacus, bolde")
+    assert open_source(path, tokenizer=tmp_path / "text.txt").tokenizer.characters == " ,abcdelosu"
+    (tmp_path / "text.txt").write_text("abacus, bold")  # ids would stand for other characters
+    with pytest.raises(ja.InputError, match="has 10 different characters, the model 11 ids"):
+        open_source(path, tokenizer=tmp_path / "text.txt")
+    ja.CharTokenizer(LETTERS + "xyz").save(tmp_path / "more.json")
+    with pytest.raises(ja.InputError, match="has 11 ids, but a tokenizer of 14"):
+        open_source(path, tokenizer=tmp_path / "more.json")
     with pytest.raises(ja.InputError, match="there is no such tokenizer or text"):
         open_source(path, tokenizer=tmp_path / "none.txt")
     ja.CharTokenizer(LETTERS).save(tmp_path / "tokenizer.json")
@@ -185,6 +191,7 @@ def test_a_source_that_does_not_say_its_tokens(call, made, tmp_path, capsys):
     command = ["bigram", *SHORT, "--data", made / "few.txt", "--init", tmp_path / "a.safetensors"]
     line = one_line(call(train.main, *command))
     assert "what its 28 ids stand for; --tokens char makes 3 of this text" in line
+    assert f"jax_attn.interop {tmp_path / 'a.safetensors'} --tokenizer PATH --to run" in line
 
 
 FLAGS = {

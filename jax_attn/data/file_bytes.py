@@ -50,7 +50,7 @@ def file_bytes(path: Path, warn: Callable[[str], None]) -> Iterator[bytes]:
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "a link to nothing" if path.is_symlink() else "there is no such file"
         raise InputError(
-            f"{name}: {what}; --data takes tinyshakespeare, python-docs or a path"
+            f"{name}: {what}; give a text's path (--data takes tinyshakespeare, python-docs, too)"
         ) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error

@@ -27,7 +27,7 @@ class Arguments:
     # run that train.py made, RUN@best, RUN/checkpoints/STEP, a file of weights, a folder of
     # Hugging Face's or nanoGPT's
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    to: Literal["lecture", "nanogpt", "gpt2", "run"]
+    to: Literal["lecture", "nanogpt", "gpt2", "run"]  # whose classes are to read it
     out: Path  # file or folder to make; never one that is there
     untold: Annotated[Untold, tyro.conf.arg(name="")] = field(default_factory=Untold)
 

@@ -60,8 +60,10 @@ def held(model: LanguageModel, layout: Layout) -> Held:
     if problems:
         others = [f"--to {other}" for other in CLASSES if not faults(model, other)]
         remedy = f"{' and '.join(others) or '--to run'} can"
-        if problems == [BIAS_ON_LOGITS]:
-            remedy += ", or train with --model.no-head-bias"
+        if layout == "gpt2" and problems == [BIAS_ON_LOGITS]:
+            remedy += "; one trained here with --model.no-head-bias can go there"
+        elif layout == "nanogpt":
+            remedy += "; one trained here as the preset gpt2 is can go there"
         raise InputError(f"{CLASSES[layout]} cannot hold {', '.join(problems)}; {remedy}")
     if not isinstance(model, GPT):
         return Held(model_record(model), to_state_dict(model, layout))

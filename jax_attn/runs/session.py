@@ -66,6 +66,7 @@ class Session:
             start = start_from(init, config)
             config = start.config
         corpus = corpus_of(config, self._say) if start is None else start.corpus(self._say)
+        _require_vocabulary(config, corpus.tokenizer.vocab_size)
         config = dataclasses.replace(  # to resume with
             config, data=corpus.name, validation=corpus.validation_name
         )
@@ -251,3 +252,13 @@ def _create(
         with contextlib.suppress(FolderTaken):
             return Run.create(path, config, corpus, started_from)
     raise AssertionError("one of all numbers is free")
+
+
+def _require_vocabulary(config: TrainConfig, n_symbols: int) -> None:
+    """InputError where the model is to know fewer ids than the tokenizer has."""
+    asked = getattr(config.model, "vocab_size", 0)
+    if 0 < asked < n_symbols:
+        raise InputError(
+            f"model.vocab_size is {asked:,}, but the text's tokens are {n_symbols:,}: give "
+            f"--model.vocab-size {n_symbols} or more, or leave it out"
+        )

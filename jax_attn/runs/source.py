@@ -87,12 +87,12 @@ def open_source(
     opened = _open(source)
     model = _model(opened, layout, fields)
     own = opened.run.tokenizer if isinstance(opened, _OfRun) else _tokenizer(opened)
+    vocab_size = model.token_embedding_table.num_embeddings
     if tokenizer is not None:
-        given = read_tokenizer(tokenizer)
+        given = read_tokenizer(tokenizer, vocab_size)
         if own is not None and own.record() != given.record():
             raise InputError(f"{_shown(source)} has another tokenizer than {_shown(tokenizer)}")
         own = given
-    vocab_size = model.token_embedding_table.num_embeddings
     if own is not None and own.vocab_size > vocab_size:
         raise InputError(
             f"{_shown(source)} has {vocab_size:,} ids, but a tokenizer of {own.vocab_size:,}"

@@ -79,7 +79,9 @@ class Start:
             if n > vocab_size or (n < vocab_size and tokens == "char"):
                 raise InputError(
                     f"{name} does not say what its {vocab_size:,} ids stand for; --tokens {tokens} "
-                    f"makes {n:,} of this text: give the tokens or the text that it was trained on"
+                    f"makes {n:,} of this text. Make it a run that knows them, and start from "
+                    f"that: python -m jax_attn.interop {name} --tokenizer PATH --to run --out RUN, "
+                    "with the text that it was trained on, or its tokenizer"
                 )
             say(f"{name} does not say what its ids stand for: taken for --tokens {tokens}")
             return corpus

@@ -70,6 +70,7 @@ def test_a_training_flag_outside_its_domain(call, text, tmp_path, flag, value, s
 MODELS = [
     ("mini", "--model.dropout-rate", "nan", "dropout_rate is nan; it must be a number"),
     ("mini", "--model.layer-norm-epsilon", "inf", "layer_norm_epsilon is inf; it must be at most"),
+    ("mini", "--model.vocab-size", "3", "model.vocab_size is 3, but the text's tokens are"),
     ("mini", "--model.vocab-size", "-1", "vocab_size is -1; it must be at least 0"),
     ("mini", "--model.dropout-rate", "half", "dropout_rate is 'half'; it must be a number fro"),
     ("mini", "--model.n-layer", "1000000000", "the model's parameters and their moments would ta"),
