@@ -189,6 +189,11 @@ CASES = {
             {"mix": Twin("mix", inputs=lambda x, h: (h, x)), "fc": "fc"},
         )
     ),
+    "X3 (x, h) against (h, x), and another function": Case(
+        lambda: of_arguments(CARRY, (lambda self, h, x: jnp.sin(x) + h, CARRY_FIRST[1])),
+        "differs",
+        (("mix", "forward"),),
+    ),
     "X3 a mask to add against one of what is seen": Case(lambda: of_arguments(ADDED, SEEN)),
     "X3 the other polarity": Case(lambda: of_arguments(ADDED, HIDDEN)),
     # Also ports/masks.py, whose port gives no weights.
@@ -377,3 +382,11 @@ def test_a_port_whose_weights_nobody_can_find() -> None:
     with pytest.raises(ValueError, match="the port holds no weights for the bridge"):
         locate(ref, lambda x: port(x), X, {}, bridge=AB)
     assert locate(ref, lambda x: port(x), X, {}).ok
+
+
+def test_x16_a_model_in_bfloat16() -> None:
+    layer = torch.nn.Linear(3, 4).bfloat16()
+    taps = trace(layer, X.astype(jnp.bfloat16))
+    assert taps["model"].dtype == taps["model:input"].dtype == jnp.bfloat16
+    expected = layer(torch.from_numpy(X).bfloat16()).detach().float()
+    np.testing.assert_array_equal(taps["model"].astype(np.float32), expected)

@@ -125,6 +125,21 @@ def test_a_fault_between_layers_that_paired_by_themselves() -> None:
     assert found.where == "inside it, between blocks.0 and blocks.1: blocks.1:input differs"
 
 
+def test_of_two_layers_alike_the_one_of_the_likelier_name_is_the_twin() -> None:
+    """The port has written one of two square layers out."""
+    ref, _ = pair(lambda m, x: m.dec(m.enc(x)), None, {"enc": (3, 3), "dec": (3, 3)})
+    kernel, bias = (jnp.asarray(p.detach().numpy()) for p in ref.enc.parameters())
+    port = Port(lambda m, x: m.decoder(x @ kernel.T + bias), decoder=linear(3, 3))
+    bridge = Bridge(
+        [Rule("dec.weight", "decoder.kernel", LINEAR), Rule("dec.bias", "decoder.bias")],
+        ignore=["enc.**"],
+    )
+    found = locate(ref, bridge.to_port(ref, port), X, "auto", bridge=bridge)
+    assert found.outcome == "same", found
+    assert '    "dec": "decoder",\n' in found.pairing
+    assert found.not_compared == ("without a twin in the reference's names: enc",)
+
+
 # Where a difference begins
 
 

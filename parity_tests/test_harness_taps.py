@@ -164,6 +164,7 @@ TRANSFORMED: dict[str, tuple[Callable[[Any, Any], Any], list[tuple[int, ...]]]] 
         [(2, 3)] * 3,
     ),
     "fori_loop": (lambda p, x: jax.lax.fori_loop(0, 3, lambda i, x: step(p, x), x), [(2, 3)] * 3),
+    "jax.eval_shape": (lambda p, x: (jax.eval_shape(step, p, x), x)[1], []),
     "jax.grad": (jax.grad(lambda p, x: step(p, x).sum()), [(2, 3)]),
 }
 
