@@ -17,7 +17,7 @@ PROGRAMS = {
     "benchmarks.checkpoint": "It takes about a minute on two cores.",
     "benchmarks.rounded_logits": "It takes about a minute on two cores.",
     "benchmarks.device.__main__": "at most 8 minutes; appends",
-    "parity_tests.__main__": "On two cores it takes about 3.5 minutes, with --mutants 10.",
+    "parity_tests.__main__": "On two cores it takes about 3.5 minutes, with --mutants 10, and",
 }
 
 
