@@ -103,14 +103,17 @@ def test_the_choice_is_said_and_kept_where_the_run_goes_on(call, text, tmp_path,
 
 
 def test_what_is_given_on_the_command_line_is_not_chosen(call, text, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
+    written = []
+
+    def interrupted(self, run, *_, **__):
+        written.append(config_of(run.path))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "accelerator", lambda: H100)
-    monkeypatch.setattr(session.Session, "_train", interrupted)  # all is written down by then
+    monkeypatch.setattr(session.Session, "_train", interrupted)
     given = ["--dtype", "float32", "--accumulate-steps", 2]
     code, out, _ = call(train.main, *TINY_GPT2, *given, "--data", text, "--out", tmp_path / "run")
     assert code == 130
     assert "chosen" not in out
-    config = config_of(tmp_path / "run")
+    (config,) = written
     assert (config["dtype"], config["accumulate_steps"]) == ("float32", 2)
