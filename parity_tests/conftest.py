@@ -5,6 +5,14 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+from parity_tests.small_pairs import float64
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    with float64():
+        yield
+
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_are_let_go(request: pytest.FixtureRequest) -> Iterator[None]:

@@ -4,7 +4,7 @@ Most are control ports too (`parity_tests/ports`), which `test_ports.py` runs wi
 where one shows a case, the row here is the case in its fewest lines, or says where it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,18 +38,13 @@ from parity_tests.small_pairs import (
     Port,
     Torch,
     X,
-    float64,
     guilty,
     linear,
     located,
     pair,
 )
 
-
-@pytest.fixture(autouse=True)
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 @dataclass

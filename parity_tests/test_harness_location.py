@@ -1,6 +1,6 @@
 """What `locate` says: pairs found by themselves, where it begins, state, and what was left out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +19,13 @@ from parity_tests.small_pairs import (
     Port,
     Torch,
     X,
-    float64,
     guilty,
     linear,
     located,
     pair,
 )
 
-
-@pytest.fixture(autouse=True)
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 # names="auto"

@@ -1,6 +1,6 @@
 """`tap`, `layers` and `trace` for every kind of model, and under JAX's transformations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,9 @@ from flax import nnx
 
 from parity_tests import LINEAR, Bridge, Location, Rule, Twin, layers, locate, tap, trace
 from parity_tests.harness.marks import mark
-from parity_tests.small_pairs import F64, Port, Torch, X, float64, guilty, linear
+from parity_tests.small_pairs import F64, Port, Torch, X, guilty, linear
 
-
-@pytest.fixture(autouse=True)
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 class Dense(flax.linen.Module):

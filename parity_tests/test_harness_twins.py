@@ -1,6 +1,6 @@
 """Calls as they are: `Twin(inputs=, output=, call=)`, `output=`, dict inputs, `port_inputs`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +18,13 @@ from parity_tests.small_pairs import (
     Port,
     Torch,
     X,
-    float64,
     guilty,
     linear,
     located,
     pair,
 )
 
-
-@pytest.fixture(autouse=True)
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 # Twin(inputs=...): the reference's layer scales and shifts, the port's takes one packed array

@@ -1,7 +1,7 @@
 """Arrays of models and of what calls pass, by name; copies that share nothing."""
 
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType, SimpleNamespace
@@ -20,13 +20,9 @@ from transformers.utils.generic import ModelOutput
 from parity_tests import parameters, variables, with_variables
 from parity_tests.harness.copies import copy_of, snapshot
 from parity_tests.harness.trees import arrays, floats, map_arrays, named_arrays, with_arrays
-from parity_tests.small_pairs import F64, KW, Port, X, float64
+from parity_tests.small_pairs import F64, KW, Port, X
 
-
-@pytest.fixture(autouse=True)
-def in_float64() -> Iterator[None]:
-    with float64():
-        yield
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 # Models

@@ -39,14 +39,9 @@ class Passes:
         for like in self.runs.pairs:
             of_ref, of_port = like.ref_given(), like.port_given()
             if like.name and of_ref:
-                exact = self.runs.exact_call(like)
-                sides = (
-                    numbered(f"{like.label}:input", of_ref),
-                    numbered(f"{like.label}:input", of_port),
-                    None
-                    if exact is None
-                    else numbered(f"{like.label}:input", like.ref_given(exact)),
-                )
+                label, exact = f"{like.label}:input", self.runs.exact_call(like)
+                of_exact = None if exact is None else numbered(label, like.ref_given(exact))
+                sides = numbered(label, of_ref), numbered(label, of_port), of_exact
                 yield _check(like, "forward", "inputs", sides, budget)
 
     def cascaded_forward(self, budget: Budget) -> Iterator[Check]:
@@ -155,11 +150,8 @@ class Passes:
             exact = call is not like.pair.call
             stretch = self.stretches.ref_gradients(like, cotangents, exact=exact)
             of_inputs = self.runs.root.given_gradients(stretch.inputs)
-            return self._named(like, stretch, of_inputs) | (
-                {}
-                if self.runs.bridge is None
-                else self.runs.bridge.without_ignored(stretch.weights)
-            )
+            named, bridge = self._named(like, stretch, of_inputs), self.runs.bridge
+            return named if bridge is None else named | bridge.without_ignored(stretch.weights)
         args, kwargs = cast((like.pair.call.args, like.pair.call.kwargs))
         gradients = torch_gradients(call, args, kwargs, cast(like.among_all(cotangents)))
         named = numbered(f"{like.label}:input", like.given_gradients(gradients.inputs))

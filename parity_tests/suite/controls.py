@@ -1,8 +1,7 @@
 """What `locate` says of correct ports, and of the same with a fault planted in one layer."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
 from parity_tests.harness.trace import ROOT
 from parity_tests.ports import FAMILY_OF, PORTS, Fault, Port
+from parity_tests.suite.quick_programs import quickly_compiled
 
 Finding = Literal["same", "accused", "named", "elsewhere", "unnoticed", "raises"]
 RIGHT: tuple[Finding, ...] = ("same", "named")
@@ -68,18 +68,6 @@ def located(port: Port, fault: Fault | None) -> Location:
         return locate(
             reference, compared, port.inputs, port.names, bridge=port.bridge, **port.options
         )
-
-
-@contextmanager
-def quickly_compiled() -> Iterator[None]:
-    """The small programs run a few times each: to optimize them takes longer than it saves."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, True)
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
 
 
 @cache
