@@ -116,7 +116,7 @@ class Silent(nnx.Module):
 @pytest.mark.parametrize(
     ("model", "error", "words"),
     [
-        (Silent, ValueError, r"none of the 1 layers of this Silent \(nnx\) is called"),
+        (Silent, ValueError, r"no layer of this Silent \(nnx\) is called"),
         (lambda: 3, TypeError, "a int is no model: give a torch, NNX, bound Linen or Equinox"),
         (Dense, TypeError, r"give module\.bind\(variables\)"),
     ],

@@ -135,8 +135,8 @@ class Location:
             text = f"same function, state differs: {self.state.worst}"
         elif self.may_be_rounding:
             text = (
-                f"not comparable: {self.first} may be the float32 of {len(self.islands)} places in "
-                "the port; compare inside lift_float32()"
+                f"not comparable: {self.first} may be float32 inside the port (below); compare "
+                "inside lift_float32()"
             )
         elif self.guilty:
             text = f"first guilty layer: {self.guilty[0]}"

@@ -28,8 +28,8 @@ def trace(
     called = {call.name or ROOT for call in calls}
     if names is None and called == {ROOT} and len(layers(model)) > 1:
         raise ValueError(
-            f"none of the {len(layers(model)) - 1} layers of this {type(model).__name__} "
-            f"({kind_of(model)}) is called, or only where JAX compiles it"
+            f"no layer of this {type(model).__name__} ({kind_of(model)}) is called, or only where "
+            "JAX compiles it"
         )
     names = called if names is None else names
     # A mapping goes from label to own name; anything else is its own label.
