@@ -356,3 +356,13 @@ def test_where_no_layer_can_be_held_against_its_twin() -> None:
         "mix alone: its [2×1] bool in the port is not known to be the reference's; "
         "see Twin(inputs=...)"
     ) in found.not_compared
+
+
+def test_a_port_without_a_way_back_is_said_to_have_none() -> None:
+    def tanh_of_numpy(m: Any, x: jax.Array) -> jax.Array:
+        y = m.fc(x)
+        return jax.pure_callback(np.tanh, jax.ShapeDtypeStruct(y.shape, y.dtype), y)
+
+    found = located(lambda m, x: torch.tanh(m.fc(x)), tanh_of_numpy)
+    assert guilty(found) == [("model", "backward")]
+    assert "the port's layer raises ValueError: Pure callbacks do not support" in str(found)
