@@ -7,7 +7,7 @@ depends on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -307,12 +307,21 @@ class TrainConfig:
 
 def _paths(name: str, value: Any) -> Paths | None:
     """As the field `name` has them, several or one. InputError for none at all."""
-    if isinstance(value, str) or (value is None and name == "validation"):
+    if value is None and name == "validation":
         return value
-    several = list(value) if isinstance(value, list | tuple) else []
-    if not several or not all(isinstance(path, str) for path in several):
+    several = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(path, str) for path in several):
         raise InputError(f"{name} is {value!r:.100}; it must be a path or several")
+    require_paths(name, several)
     return tuple(several) if len(several) > 1 else several[0]
+
+
+def require_paths(name: str, paths: Sequence[str]) -> None:
+    """InputError where there is none, or one is empty, which would be the working folder."""
+    if not paths:
+        raise InputError(f"{name} names no text; give the path of one, or several")
+    if "" in paths:
+        raise InputError(f"{name} has an empty path; give that of a text (a folder's may be .)")
 
 
 def _checked(cls: Any, fields: dict[str, Any]) -> Any:

@@ -13,6 +13,8 @@ import json
 import pickle
 import re
 import sys
+import textwrap
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,12 +60,15 @@ def write(folder: Path, path: Path) -> None:
     whole = state_dict
     if record["under"] is not None:
         whole = {record["under"]: state_dict, **record["beside"]}
-    torch.save(whole, path)
+    with path.open("wb") as file:  # torch by itself says that it cannot in words of its own
+        torch.save(whole, file)
 
 
 def _loaded(path: Path) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
+    if zipped and not zipfile.is_zipfile(path):
+        raise NoStateDict("no whole file of torch.save: its end is cut off; fetch or copy it again")
     # A name may say that it is gigabytes long: a file would be asked for them, bytes have an end.
     source = path if zipped else io.BytesIO(path.read_bytes())
     try:
@@ -153,8 +158,9 @@ def _plain(value: Any) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+    line = str(error).strip().partition("\n")[0]
+    kind = type(error).__name__
+    return f"{kind}: {textwrap.shorten(line, 120, placeholder=' …')}" if line else kind
 
 
 def _bound_memory(path: Path) -> None:

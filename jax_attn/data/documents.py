@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jax_attn.config import Paths
+from jax_attn.config import Paths, require_paths
 from jax_attn.data.file_bytes import can_be_read_again, is_packed, lasting_name, shown
 from jax_attn.errors import InputError
 
@@ -19,11 +19,14 @@ TIMES_PACKED = 3  # a text's size is at least that of its .gz
 
 def given_paths(data: Any) -> Paths:
     """What a caller names: a name or path, or several. InputError for anything else."""
-    several = list(data) if isinstance(data, Sequence) and not isinstance(data, str | bytes) else []
-    for name in several or [data]:
+    one = isinstance(data, str | bytes) or not isinstance(data, Sequence)
+    several = [data] if one else list(data)
+    for name in several:
         if not isinstance(name, str | os.PathLike) or not isinstance(os.fspath(name), str):
             raise InputError(f"data is a {type(name).__name__}, not a name or the path of a text")
-    return tuple(map(os.fspath, several)) if len(several) > 1 else os.fspath((several or [data])[0])
+    paths = tuple(map(os.fspath, several))
+    require_paths("data", paths)
+    return paths if len(paths) > 1 else paths[0]
 
 
 def paths_of(data: Paths) -> list[Path]:

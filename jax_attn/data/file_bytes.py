@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jax_attn.errors import InputError
+from jax_attn.nearest import nearest
 
 PIECE = 1 << 20  # bytes read at once
 PACKED = b"\x1f\x8b"  # what a gzip file begins with
@@ -51,6 +52,7 @@ def file_bytes(path: Path, warn: Callable[[str], None]) -> Iterator[bytes]:
         what = "a link to nothing" if path.is_symlink() else "there is no such file"
         raise InputError(
             f"{name}: {what}; give a text's path (--data takes tinyshakespeare, python-docs, too)"
+            f"{perhaps(path)}"
         ) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -79,6 +81,12 @@ def shown(path: Path) -> str:
     """A path for a message of one line."""
     name = str(path)
     return (name if name.isprintable() else repr(name))[:200]
+
+
+def perhaps(path: Path) -> str:
+    """ "; perhaps OTHER is meant", after a message that there is nothing at a path; or nothing."""
+    found = nearest(path)
+    return "" if found is None else f"; perhaps {shown(found)} is meant"
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

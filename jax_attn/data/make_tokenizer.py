@@ -11,7 +11,7 @@ from typing import Any
 from jax_attn.data.bpe import read_gpt2_files, train_bpe
 from jax_attn.data.byte_tokenizer import ByteTokenizer
 from jax_attn.data.char_tokenizer import CharTokenizer
-from jax_attn.data.file_bytes import shown
+from jax_attn.data.file_bytes import perhaps, shown
 from jax_attn.data.subword_tokenizer import LibraryMissing, SubwordTokenizer
 from jax_attn.data.tokenizer import Tokenizer
 from jax_attn.errors import InputError
@@ -48,7 +48,8 @@ def make_tokenizer(spec: str, texts: Callable[[], Iterable[str]]) -> Tokenizer:
         two = path.name in ("vocab.json", "merges.txt")
         return read_gpt2_files(path.parent) if two else load_tokenizer(path)
     raise InputError(
-        f"tokens {spec!r:.200}: there is no such choice or file; it is to be {CHOICES}"
+        f"tokens {spec!r:.200}: there is no such choice or file; it is to be "
+        f"{CHOICES}{perhaps(path)}"
     )
 
 
@@ -82,6 +83,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     except LibraryMissing:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{shown(Path(path))}: there is no such tokenizer file") from error
+        raise InputError(
+            f"{shown(Path(path))}: there is no such tokenizer file{perhaps(Path(path))}"
+        ) from error
     except ValueError as error:
         raise InputError(f"{shown(Path(path))}: not a tokenizer file ({error})") from error

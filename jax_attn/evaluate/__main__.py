@@ -95,16 +95,20 @@ def text_of(source: Source, tokenizer: Tokenizer, arguments: Arguments) -> Text:
         tokenizer=tokenizer,
     )
     known = source.corpus or {}
-    if arguments.data is None and corpus.sha256 != known.get("sha256"):
-        _warn(f"{in_words(corpus.name)} is not what it was when {source.name} was trained on it")
     tokens = corpus.validation if arguments.split == "validation" else corpus.train
+    if arguments.split == "validation" and corpus.validation_name is not None:  # its own text
+        name, sha256 = in_words(corpus.validation_name), str(corpus.validation_sha256)
+        was = known.get("validation_sha256")
+    else:
+        name, sha256, was = in_words(corpus.name), corpus.sha256, known.get("sha256")
+    if arguments.data is None and sha256 != was:
+        _warn(f"{name} is not what it was when {source.name} was trained on it")
     if len(tokens) < 2:
         raise InputError(
-            f"{in_words(corpus.name)}: {len(tokens)} tokens hold nothing to predict; give a text "
-            "of at least 2"
+            f"{name}: {len(tokens)} tokens hold nothing to predict; give a text of at least 2"
         )
     n = COUNT.check("--eval-tokens", arguments.eval_tokens) or len(tokens)
-    return Text(in_words(corpus.name), corpus.sha256, tokens[: n + 1], len(tokens))
+    return Text(name, sha256, tokens[: n + 1], len(tokens))
 
 
 def sizes_of(source: Source, arguments: Arguments) -> dict[str, int]:

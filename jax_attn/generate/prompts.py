@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jax_attn.data import Tokenizer
-from jax_attn.data.text_file import shown
+from jax_attn.data.file_bytes import perhaps, shown
 from jax_attn.errors import InputError
 
 STANDARD_INPUT = Path("-")
@@ -29,6 +29,8 @@ def read_prompt(path: Path) -> str:
         raise InputError(
             f"{name}: not UTF-8 at byte offset {error.start:,}; convert the prompt to it"
         ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: there is no such file of a prompt{perhaps(path)}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{name}: the prompt cannot be read ({reason})") from error

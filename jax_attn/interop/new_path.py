@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from jax_attn.data.file_bytes import shown
 from jax_attn.errors import InputError
@@ -28,10 +32,19 @@ def new_path(path: Path) -> Iterator[Path]:
         if os.path.lexists(path):  # by another program, meanwhile
             raise InputError(f"{shown(path)} exists already; choose another place")
         partial.rename(path)
-    except OSError as error:
-        raise InputError(f"{shown(path)} cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{shown(path)} cannot be written ({_reason(error)})") from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what could not be made is not there to remove
+                partial.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words, also where safetensors has wrapped them."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    found = re.search(r"I/O error: (.*) \(os error", str(error))
+    return found[1] if found else textwrap.shorten(str(error), 200, placeholder=" …")

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,4 +102,4 @@ def _run(task: str, source: Path, target: Path, *, reading: Path) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"torch ended with {done.returncode}"
-        raise InputError(f"{shown(reading)}: {reason[:400]}")
+        raise InputError(f"{shown(reading)}: {textwrap.shorten(reason, 400, placeholder=' …')}")

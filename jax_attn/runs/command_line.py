@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
-from jax_attn.config import InitVocabulary, Paths, TargetName, TrainConfig
+from jax_attn.config import InitVocabulary, Paths, TargetName, TrainConfig, require_paths
 from jax_attn.domains import SIZE
 from jax_attn.errors import InputError
 from jax_attn.runs.presets import PRESETS
@@ -77,6 +78,10 @@ class ResumedRun:
             SIZE.check("--steps", self.steps)
         if self.schedule_steps is not None:
             SIZE.check("--schedule-steps", self.schedule_steps)
+        for name in ("data", "validation"):
+            paths = getattr(self, name)
+            if paths is not None:
+                require_paths(name, [paths] if isinstance(paths, str) else paths)
 
 
 def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
@@ -98,25 +103,21 @@ def parse_arguments(arguments: list[str]) -> NewRun | ResumedRun:
         sys.exit(0)
     presets = {name: (text, NewRun(name, config)) for name, (text, config) in PRESETS.items()}
     if resumed:
-        with one_line_refusals("train.py", "python train.py --resume RUN --help"):
-            run, unknown = tyro.cli(
-                ResumedRun,
-                prog="train.py",
-                args=arguments,
-                registry=WORDS,
-                return_unknown_args=True,
-            )
+        read = partial(
+            tyro.cli, ResumedRun, prog="train.py", registry=WORDS, return_unknown_args=True
+        )
+        see = "python train.py --resume RUN --help"
+        with one_line_refusals("train.py", see, lambda: read(args=["--help"])):
+            run, unknown = read(args=arguments)
         if unknown:
             raise InputError(_not_with_resume(unknown[0]))
         return run
-    with one_line_refusals("train.py", f"python train.py {arguments[0]} --help"):
-        run = tyro.extras.overridable_config_cli(
-            presets, prog="train.py", args=arguments, registry=WORDS
-        )
-    if run.init is not None and run.plan is not None:
-        raise InputError(
-            "--plan loads no weights: give it the shape of SOURCE by flags, not --init"
-        )
+    read = partial(tyro.extras.overridable_config_cli, presets, prog="train.py", registry=WORDS)
+    preset = arguments[0]
+    with one_line_refusals(
+        "train.py", f"python train.py {preset} --help", lambda: read(args=[preset, "--help"])
+    ):
+        run = read(args=arguments)
     if run.init is None and run.init_vocabulary != "refuse":
         raise InputError("--init-vocabulary is of a SOURCE that is given with --init")
     return dataclasses.replace(run, given=_named(arguments))

@@ -19,7 +19,9 @@ from jax_attn.json_files import write_json
 from jax_attn.runs.command_line import NewRun
 from jax_attn.runs.plan import Plan, plan
 from jax_attn.runs.run_text import corpus_of
+from jax_attn.runs.start import Init, start_from
 
+TO_START = 1e-6  # seconds, about what starting a kernel takes on any of them, at the least
 OF_ONE = ("kernels", "products", "bytes moved", "at least")
 
 
@@ -33,8 +35,12 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
     if out is not None and (out / "plan.json").exists():
         raise InputError(f"{out} holds a plan already; give another --out")
     config = arguments.config
-    corpus = corpus_of(config, say, fetch=False)
-    corpus.require_block(arguments.config.block_size)
+    if arguments.init is None:
+        corpus = corpus_of(config, say, fetch=False)
+    else:
+        start = start_from(Init(arguments.init, arguments.init_vocabulary, arguments.given), config)
+        config, corpus = start.config, start.corpus(say, fetch=False)
+    corpus.require_block(config.block_size)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -45,9 +51,10 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
         if out is not None:
             (out / f"{program}.hlo").write_text(text, encoding="utf-8")
 
+    say(f"compiling four programs and more for {name}: a line after each, minutes in all")
     with console.status(f"compiling for {name}") if console.live else contextlib.nullcontext():
         found = plan(
-            arguments.config,
+            config,
             target,
             corpus.train,
             corpus.tokenizer.vocab_size,
@@ -116,12 +123,21 @@ def summary(found: Plan, target: Target) -> Iterator[str]:
             f"{word:9}  {found.largest_batch:,} rows a step, which take "
             f"{_size(found.largest_batch_needs)}"
         )
-    if found.least_step_seconds is not None:
+    bound = found.programs[0].bound
+    if bound is not None and found.least_step_seconds is not None:
         rate = found.tokens_per_step / found.least_step_seconds
-        mfu = "" if found.least_step_mfu is None else f", MFU {found.least_step_mfu:.1%}"
+        each = found.least_step_seconds / bound.kernels
+        if each < TO_START:
+            reached = (
+                f", which no run comes near: {bound.kernels:,} kernels of {duration(each)} in the "
+                "mean take longer to be started than to run"
+            )
+        else:
+            mfu = "" if found.least_step_mfu is None else f", MFU {found.least_step_mfu:.1%}"
+            reached = f"{mfu} (every kernel at the data sheet's rates)"
         yield (
-            f"at best    {duration(found.least_step_seconds)} a step, {rate:,.0f} tokens/s{mfu} "
-            "(every kernel at the data sheet's rates)"
+            f"at best    {duration(found.least_step_seconds)} a step, at most {rate:,.0f} "
+            f"tokens/s{reached}"
         )
 
 
@@ -158,5 +174,7 @@ def scaled(value: float, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In milliseconds or microseconds."""
+    """In milliseconds, microseconds or nanoseconds."""
+    if seconds < 1e-7:
+        return f"{1e9 * seconds:.3g} ns"
     return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"

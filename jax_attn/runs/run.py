@@ -20,7 +20,7 @@ import optax
 
 from jax_attn.config import OptimizerConfig, Paths, TrainConfig
 from jax_attn.data import Corpus, Tokenizer, load_tokenizer
-from jax_attn.data.file_bytes import shown
+from jax_attn.data.file_bytes import perhaps, shown
 from jax_attn.errors import InputError
 from jax_attn.json_files import read_json, write_json
 from jax_attn.models.language_model import LanguageModel
@@ -132,7 +132,9 @@ class Run:
         path = Path(path)
         if not os.path.isdir(path):
             what = "is a file" if os.path.exists(path) else "there is no such folder"
-            raise InputError(f"{shown(path)}: {what}; a run is the folder that train.py made")
+            raise InputError(
+                f"{shown(path)}: {what}; a run is the folder that train.py made{perhaps(path)}"
+            )
         try:
             record = read_json(path / "config.json")
             config = TrainConfig.from_dict(record["config"])
@@ -142,7 +144,12 @@ class Run:
             started_from = None if begun is None else dict(begun)
         except FileNotFoundError as error:
             raise InputError(_no_run(path)) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except KeyError as error:
+            raise InputError(
+                f"{path}: config.json has no {error}, as that of a run has; every checkpoint has "
+                "a copy of it"
+            ) from error
+        except (ValueError, TypeError) as error:
             raise InputError(
                 f"{path}: config.json is damaged ({error}); every checkpoint has a copy of it"
             ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from jax_attn.config import Activation, TrainConfig
 from jax_attn.data import Tokenizer
-from jax_attn.data.file_bytes import shown
+from jax_attn.data.file_bytes import perhaps, shown
 from jax_attn.errors import InputError
 from jax_attn.interop.huggingface_folder import is_huggingface, read_huggingface
 from jax_attn.interop.layouts import Layout
@@ -22,7 +22,7 @@ from jax_attn.interop.model_record import model_record
 from jax_attn.interop.weights_file import read_weights_file
 from jax_attn.json_files import read_json
 from jax_attn.models.language_model import LanguageModel
-from jax_attn.runs.checkpoint import model_of_run
+from jax_attn.runs.checkpoint import STEP, model_of_run
 from jax_attn.runs.run import Run
 from jax_attn.runs.tokenizer_source import read_tokenizer
 
@@ -119,6 +119,8 @@ class _OfRun:
 def _open(source: str | os.PathLike[str]) -> _OfRun | ModelFile:
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"source must be a path, that of {SOURCES}; got {type(source).__name__}")
+    if not os.fspath(source):
+        raise InputError(f"source is an empty path; give {SOURCES}")
     path = Path(source)
     if os.path.isdir(path):
         return _open_folder(path)
@@ -130,20 +132,46 @@ def _open(source: str | os.PathLike[str]) -> _OfRun | ModelFile:
         if run.is_checkpoint:
             raise InputError(f"{shown(run.path)} is a checkpoint; {BEST} is of a run")
         return _OfRun(run, best=True)
-    raise InputError(f"{_shown(source)}: there is no such file or folder; give {SOURCES}")
+    raise InputError(f"{_shown(source)}: {_of_a_run(path) or _nothing_there(path)}")
+
+
+def _nothing_there(path: Path) -> str:
+    return f"there is no such file or folder; give {SOURCES}{perhaps(path)}"
+
+
+def _of_a_run(path: Path) -> str | None:
+    """Why the run that is named has no such part; None where none is."""
+    run, at, part = str(path).rpartition("@")
+    if at and (Path(run) / "config.json").is_file():
+        return f"a run has no @{part:.40}, only {BEST}: {shown(Path(run + BEST))}"
+    folder = path.parent
+    if folder.name != "checkpoints" or not (folder.parent / "config.json").is_file():
+        return None
+    names = os.listdir(folder) if folder.is_dir() else []
+    kept = sorted(int(name) for name in names if STEP.fullmatch(name))
+    if not kept:
+        return "the run has no checkpoint yet"
+    return f"there is no such checkpoint; kept are those of steps {', '.join(map(str, kept))}"
 
 
 def _open_folder(path: Path) -> _OfRun | ModelFile:
+    unread: dict[str, Any] = {}
     try:
         record = read_json(path / "config.json")
     except ValueError:  # damaged: whoever reads the folder says so
-        record = {}
+        record = unread
     except FileNotFoundError:
         if (path / NANOGPT_FILE).exists():
             return read_weights_file(path / NANOGPT_FILE)
-        record = {}
-    foreign = "config" not in record and (is_huggingface(path) or "model_type" in record)
-    return read_huggingface(path) if foreign else _OfRun(Run.open(path))
+        record = unread
+    if "config" not in record and (is_huggingface(path) or "model_type" in record):
+        return read_huggingface(path)
+    if record is not unread and "config" not in record and not (path / "checkpoints").is_dir():
+        raise InputError(
+            f"{shown(path)}: its config.json is no run's and none of Hugging Face's, and there are "
+            f"no weights beside it; give {SOURCES}"
+        )
+    return _OfRun(Run.open(path))
 
 
 def _model(

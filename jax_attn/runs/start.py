@@ -66,15 +66,15 @@ class Start:
     vocabulary: InitVocabulary
     config: TrainConfig
 
-    def corpus(self, say: Callable[[str], None]) -> Corpus:
-        """The run's text in the source's tokens.
+    def corpus(self, say: Callable[[str], None], *, fetch: bool = True) -> Corpus:
+        """The run's text in the source's tokens; `fetch` as of `load_corpus`.
 
         Characters that the source does not know: InputError, or new ids after its own where the
         vocabulary is to be extended.
         """
         own, name = self.source.tokenizer, shown(Path(self.source.name))
         if own is None:
-            corpus, tokens = corpus_of(self.config, say), self.config.tokens
+            corpus, tokens = corpus_of(self.config, say, fetch=fetch), self.config.tokens
             n, vocab_size = corpus.tokenizer.vocab_size, vocabulary_size(self.source.model)
             if n > vocab_size or (n < vocab_size and tokens == "char"):
                 raise InputError(
@@ -86,19 +86,20 @@ class Start:
             say(f"{name} does not say what its ids stand for: taken for --tokens {tokens}")
             return corpus
         try:
-            return corpus_of(self.config, say, tokenizer=own)
+            return corpus_of(self.config, say, fetch=fetch, tokenizer=own)
         except UnknownCharacters:
             if not isinstance(own, CharTokenizer):
                 raise
         # What the first piece of a large text has, is not all that it has.
-        of_text = corpus_of(dataclasses.replace(self.config, tokens="char"), say).tokenizer
+        in_characters = dataclasses.replace(self.config, tokens="char")
+        of_text = corpus_of(in_characters, say, fetch=fetch).tokenizer
         unknown = UnknownCharacters(own.unknown(cast(CharTokenizer, of_text).characters))
         if self.vocabulary == "refuse":
             raise InputError(
                 f"{name}: {unknown}; --init-vocabulary extend grows its tables by those of the text"
             )
         say(f"{unknown}: the tables are extended by {len(unknown.characters):,} ids")
-        return corpus_of(self.config, say, tokenizer=own.extended(unknown.characters))
+        return corpus_of(self.config, say, fetch=fetch, tokenizer=own.extended(unknown.characters))
 
 
 def start_from(init: Init, config: TrainConfig) -> Start:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from jax_attn.data import Tokenizer, load_corpus, make_tokenizer
-from jax_attn.data.file_bytes import shown
+from jax_attn.data.file_bytes import perhaps, shown
 from jax_attn.errors import InputError
 from jax_attn.interop.meta_pickle import read_meta
 
@@ -28,7 +28,7 @@ def read_tokenizer(path: str | os.PathLike[str], vocab_size: int) -> Tokenizer:
     ):
         return make_tokenizer(spec, lambda: ())
     if not os.path.exists(path):
-        raise InputError(f"{shown(path)}: there is no such tokenizer or text")
+        raise InputError(f"{shown(path)}: there is no such tokenizer or text{perhaps(path)}")
     if path.suffix == ".pkl":
         return read_meta(path)
     tokenizer = load_corpus(spec, lambda line: None).tokenizer

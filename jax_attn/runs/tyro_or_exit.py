@@ -4,11 +4,12 @@ For the modules of command lines only: importing this may end the process.
 """
 
 import contextlib
+import difflib
 import io
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from jax_attn.errors import InputError
@@ -34,14 +35,19 @@ def read_arguments(
 ) -> Arguments:
     """Of the command line of `python -m PROGRAM`. Ends the process for --help and for a mistake."""
     prog = f"python -m {program}"
-    with one_line_refusals(program, f"{prog} --help"):
-        return tyro.cli(kind, prog=prog, description=description, registry=WORDS)
+
+    def read(arguments: list[str] | None = None) -> Arguments:
+        return tyro.cli(kind, prog=prog, args=arguments, description=description, registry=WORDS)
+
+    with one_line_refusals(program, f"{prog} --help", lambda: read(["--help"])):
+        return read()
 
 
 @contextlib.contextmanager
-def one_line_refusals(program: str, see: str) -> Iterator[None]:
+def one_line_refusals(program: str, see: str, show_help: Callable[[], object]) -> Iterator[None]:
     """Inside, a mistake is a line that names the command `see`, where tyro would draw a box.
 
+    `show_help` prints what that command prints: there the flags are that may have been meant.
     What a configuration has against its own values is raised as its InputError.
     """
     said = io.StringIO()
@@ -56,12 +62,13 @@ def one_line_refusals(program: str, see: str) -> Iterator[None]:
             cause = cause.__context__
         if stop.code:
             print(
-                f"{program}: error: {_unboxed(said.getvalue())}; all flags: {see}", file=sys.stderr
+                f"{program}: error: {_unboxed(said.getvalue(), show_help)}; all flags: {see}",
+                file=sys.stderr,
             )
         raise
 
 
-def _unboxed(box: str) -> str:
+def _unboxed(box: str, show_help: Callable[[], object]) -> str:
     """The words of a box of tyro's, drawn in whatever way: what is above its first inner rule."""
     rows = [line.strip("│") for line in box.splitlines()]
     rules = [i for i, row in enumerate(rows) if re.match(r" *[─-]{4}|[╭╰]", row)]
@@ -71,10 +78,25 @@ def _unboxed(box: str) -> str:
         names = re.findall(r"^ {5,6}(\S+)", "\n".join(parts[0]), re.MULTILINE)
         return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
     if unknown := re.match(r"Unrecognized options: (.*)", words):
-        flags = [row.split()[0] for part in parts[1:] for row in part if "--" in row.split()[0]]
-        meant = f"; perhaps {' or '.join(dict.fromkeys(flags[:3]))} is meant" if flags else ""
-        return f"{unknown[1].partition(', ')[0]} is not known here{meant}"
+        flag = unknown[1].partition(", ")[0]
+        flags = _alike(flag, show_help) if flag.startswith("-") else []
+        meant = f"; perhaps {' or '.join(flags)} is meant" if flags else ""
+        return f"{flag} is not known here{meant}"
     return words.removesuffix(".")
+
+
+def _alike(word: str, show_help: Callable[[], object]) -> list[str]:
+    """The flags most like a word: of the same last name, or else at most three of a similar one."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        show_help()
+    flags = list(dict.fromkeys(re.findall(r"--[a-z][a-z0-9.-]*", text.getvalue())))
+    names = {flag: flag.removeprefix("--").rpartition(".")[2] for flag in flags}
+    name = word.partition("=")[0].lstrip("-").replace("_", "-").rpartition(".")[2]
+    same = [flag for flag in flags if names[flag] == name]
+    near = difflib.get_close_matches(name, list(dict.fromkeys(names.values())), 3, 0.7)
+    longer = [flag for flag in flags if name in names[flag].split("-")]
+    return same or [f for n in near for f in flags if names[f] == n][:3] or longer[:3]
 
 
 @WORDS.primitive_rule
