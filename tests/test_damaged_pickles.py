@@ -108,6 +108,25 @@ def test_a_name_that_says_it_is_long(tmp_path, in_process):
     assert "no whole file of torch.save" in outcome(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_cut_off(tmp_path, in_process, zipped):
+    """At twenty places: in words, none of them cut in the middle, and none of an errno."""
+    state_dict = torch_ref.BigramLanguageModel(9).state_dict()
+    torch.save(state_dict, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    content = (tmp_path / "a.pt").read_bytes()
+    for n in range(5, len(content), len(content) // 20):
+        (tmp_path / "a.pt").write_bytes(content[:n])
+        found = outcome(tmp_path / "a.pt")
+        assert "no whole file of torch.save" in found
+        assert ("its end is cut off; fetch or copy it again" in found) == zipped
+        assert found[-1] in ").n"
+
+
+def test_a_long_reason_ends_with_a_word():
+    error = ValueError("a reason " * 30 + "\nand more")
+    assert torch_ref.files._first_line(error).endswith("reason a …")
+
+
 def test_memory_of_the_process_is_bounded(tmp_path):
     """A bytearray is none of the classes that are refused, but as large as it says."""
 

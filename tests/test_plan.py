@@ -6,12 +6,15 @@ from dataclasses import replace
 import jax
 import pytest
 
+import jax_attn as ja
 import train
 from jax_attn.compiling import compile
 from jax_attn.compiling.hlo import Program
 from jax_attn.compiling.roofline import Bound, Rates, kernels, step_of
 from jax_attn.compiling.targets import TARGETS
 from jax_attn.runs import plan as planning
+from jax_attn.runs.plan_command import summary
+from tests.weight_models import gpt
 
 SMALL_GPT = ["--model.n-layer", "1", "--model.n-head", "1", "--model.n-embd", "64"]
 
@@ -24,6 +27,9 @@ def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, m
         train.main, "mini", "--data", text, "--plan", "h100", "--out", folder, *arguments
     )
     assert (code, err) == (0, "")
+    assert (
+        out.index("compiling four programs and more for h100: a line after each, minutes in") == 0
+    )
     for said in (
         "training: compiled in",
         "H100",
@@ -31,7 +37,6 @@ def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, m
         "fits",
         "at least   512 rows",
         "at best",
-        "MFU",
     ):
         assert said in out
     names = {path.name for path in folder.iterdir()}
@@ -143,3 +148,46 @@ def test_a_compiler_that_gives_up_for_want_of_memory(call, text, monkeypatch):
     assert "error      training: JaxRuntimeError: RESOURCE_EXHAUSTED: 41.7G of 15.75G\n" in out
     (line,) = (line for line in out.splitlines() if line.startswith("at most"))
     assert 256 <= int(line.split()[2].replace(",", "")) <= 1000
+
+
+def test_a_bound_that_no_run_comes_near_says_so():
+    """Of kernels that are shorter than what starts them; an MFU of it would be none."""
+    programs = [
+        planning.ProgramPlan("training", "step", 1.0, bound=Bound(800, 9, 9, 0, seconds, 0.0))
+        for seconds in (24e-6, 24e-3)
+    ]
+    lines = []
+    for program, seconds in zip(programs, (24e-6, 24e-3), strict=True):
+        found = planning.Plan(
+            "tpu-v5e", {}, "", "", "", None, 1, 4, 8, 0, 10**10, (program,), None, None, 768,
+            seconds, 0.848,
+        )  # fmt: skip
+        said = summary(found, TARGETS["tpu-v5e"])
+        lines += [line for line in said if line.startswith("at best")]
+    assert lines == [
+        "at best    24 µs a step, at most 32,000,000 tokens/s, which no run comes near: 800 "
+        "kernels of 30 ns in the mean take longer to be started than to run",
+        "at best    24 ms a step, at most 32,000 tokens/s, MFU 84.8% (every kernel at the data "
+        "sheet's rates)",
+    ]
+
+
+def test_a_plan_has_the_shape_and_tokens_of_what_it_starts_from(call, text, tmp_path, monkeypatch):
+    """Of a vocabulary that the text has not all of."""
+    source = tmp_path / "source.safetensors"
+    characters = "".join(sorted({*text.read_text(), *"ABC"}))
+    model = gpt(vocab_size=len(characters))
+    ja.save_safetensors(model, source, tokenizer=ja.CharTokenizer(characters))
+    planned = []
+
+    def plan(config, target, tokens, vocab_size, **_):
+        planned.append((config.model.n_embd, config.block_size, vocab_size, len(tokens)))
+        raise ja.InputError("enough")
+
+    monkeypatch.setattr("jax_attn.runs.plan_command.plan", plan)
+    arguments = ["--data", text, "--plan", "h100", "--init", source]
+    assert call(train.main, *arguments)[2] == "train.py: error: enough\n"
+    assert planned == [(model.config.n_embd, model.block_size, len(characters), 44 * 40 * 9 // 10)]
+    code, _, err = call(train.main, *arguments, "--model.n-embd", "99")
+    assert code == 2
+    assert "99" in err

@@ -77,7 +77,8 @@ def _loaded(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
-        if refused is None:
+        cut_off = refused and not zipped and path.read_bytes().endswith(_last(refused[1]))
+        if refused is None or cut_off:  # in the middle of the name of what would be harmless
             raise NoStateDict(f"no whole file of torch.save ({_first_line(error)})") from error
         raise NoStateDict(
             f"it holds {refused[1]}, which would be run to be loaded, beside weights or in their "
@@ -155,6 +156,10 @@ def _plain(value: Any) -> Any:
         plain = [_plain(v) for v in value]
         return DROPPED if any(v is DROPPED for v in plain) else plain
     return value if value is None or isinstance(value, bool | int | float | str) else DROPPED
+
+
+def _last(name: str) -> bytes:
+    return name.rpartition(".")[2].encode()
 
 
 def _first_line(error: BaseException) -> str:

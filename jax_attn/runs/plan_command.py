@@ -51,7 +51,6 @@ def plan_run(arguments: NewRun, name: TargetName, console: VerbatimConsole) -> i
         if out is not None:
             (out / f"{program}.hlo").write_text(text, encoding="utf-8")
 
-    say(f"compiling four programs and more for {name}: a line after each, minutes in all")
     with console.status(f"compiling for {name}") if console.live else contextlib.nullcontext():
         found = plan(
             config,

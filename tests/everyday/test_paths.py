@@ -1,4 +1,4 @@
-"""Paths that lead to nothing: what is there instead is named. Places where nothing can be written."""
+"""Paths that lead to nothing, with what is there instead; places that cannot be written to."""
 
 import shutil
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_runs_record_that_lacks_a_part(call, folder):
         pytest.param(train, "--data {}/text.txt --init {}/rn", "perhaps {}/run is meant"),
         pytest.param(evaluate_cli, "{}/run --data {}/tet.txt", "perhaps {}/text.txt is meant"),
         pytest.param(generate_cli, "{}/run --tokenizer {}/tex.txt", "perhaps {}/text.txt is meant"),
-        pytest.param(generate_cli, "{}/run --prompt-file {}/text.tx", "perhaps {}/text.txt is meant"),
+        pytest.param(generate_cli, "{}/run --prompt-file {}/t.txt", "{}/text.txt is meant"),
         pytest.param(interop_cli, "{}/rum --to run --out {}/new", "perhaps {}/run is meant"),
         pytest.param(train, "--data {}/nothing-like-it", "python-docs, too)"),
     ],
