@@ -77,8 +77,7 @@ def _loaded(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]{1,100})", str(error))
-        cut_off = refused and not zipped and path.read_bytes().endswith(_last(refused[1]))
-        if refused is None or cut_off:  # in the middle of the name of what would be harmless
+        if refused is None or (not zipped and _ends_within(path, refused[1])):
             raise NoStateDict(f"no whole file of torch.save ({_first_line(error)})") from error
         raise NoStateDict(
             f"it holds {refused[1]}, which would be run to be loaded, beside weights or in their "
@@ -158,8 +157,9 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else DROPPED
 
 
-def _last(name: str) -> bytes:
-    return name.rpartition(".")[2].encode()
+def _ends_within(path: Path, name: str) -> bool:
+    """Whether a pickle is cut off in a class's name, of which all but the last byte was read."""
+    return path.read_bytes()[:-1].endswith(name.rpartition(".")[2].encode())
 
 
 def _first_line(error: BaseException) -> str:
