@@ -24,9 +24,9 @@ def given_paths(data: Any) -> Paths:
     for name in several:
         if not isinstance(name, str | os.PathLike) or not isinstance(os.fspath(name), str):
             raise InputError(f"data is a {type(name).__name__}, not a name or the path of a text")
-    paths = tuple(map(os.fspath, several))
+    paths: list[str] = [os.fspath(name) for name in several]
     require_paths("data", paths)
-    return paths if len(paths) > 1 else paths[0]
+    return tuple(paths) if len(paths) > 1 else paths[0]
 
 
 def paths_of(data: Paths) -> list[Path]:

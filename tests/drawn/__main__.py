@@ -29,6 +29,8 @@ def drawn(
     clear(finished)
     first = carry_out(FIRST, finished, finished)
     yield FIRST, first, faults(FIRST, first)
+    if not first.run.is_dir():
+        raise SystemExit(f"the first run was not made, with exit code {first.code}: try again")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         line = draw(dice)
