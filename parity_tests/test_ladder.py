@@ -55,16 +55,10 @@ def test_page_and_json_hold_every_rung(tmp_path):
     assert figures["rungs"][0]["ok"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--rungs", "nonsense"], "no such rung: nonsense; there are bridge, layouts, data"),
-        (["--seeds", "0"], "--seeds is 0; it must be greater than 0"),
-    ],
-)
-def test_bad_arguments_get_one_line(arguments, message):
-    command = [sys.executable, "-m", "parity_tests", *arguments]
+def test_bad_arguments_get_one_line():
+    """As a program; in the tests' own process there are more of them."""
+    command = [sys.executable, "-m", "parity_tests", "--rungs", "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "no such rung: nonsense; there are bridge, layouts, data" in done.stderr
     assert "Traceback" not in done.stderr

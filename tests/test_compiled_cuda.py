@@ -7,10 +7,9 @@ import pytest
 
 from tests.compiled_programs import (
     CONFIGS,
-    DTYPES,
     FLASH,
-    PROGRAMS,
     PROMPTS,
+    RUNS,
     compile_prompt,
     program_text,
 )
@@ -18,9 +17,8 @@ from tests.compiled_programs import (
 FORWARD, BACKWARD = '"__cudnn$fmhaSoftmax"', '"__cudnn$fmhaSoftmaxBackward"'
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize(("model", "dtype"), DTYPES)
-def test_it_compiles(model, program, dtype):
+@pytest.mark.parametrize(("model", "dtype", "program"), RUNS)
+def test_it_compiles(model, dtype, program):
     text = program_text(model, dtype, "h100", program)
     flash = FLASH.get((model, program), 0) if dtype == "bfloat16" else 0
     assert text.count(FORWARD) == flash

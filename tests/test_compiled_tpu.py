@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.compiled_programs import DTYPES, FLASH, PROGRAMS, PROMPTS, compile_prompt, program_text
+from tests.compiled_programs import FLASH, PROMPTS, RUNS, compile_prompt, program_text
 
 
 def flash_kernels(text):
@@ -12,9 +12,8 @@ def flash_kernels(text):
     return sum('"tpu_custom_call"' in line and "flash_" in line for line in text.splitlines())
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize(("model", "dtype"), DTYPES)
-def test_it_compiles(model, program, dtype):
+@pytest.mark.parametrize(("model", "dtype", "program"), RUNS)
+def test_it_compiles(model, dtype, program):
     text = program_text(model, dtype, "tpu-v5e", program)
     # Backward there are two.
     flash = FLASH.get((model, program), 0)

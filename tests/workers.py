@@ -33,6 +33,11 @@ def pytest_configure(config):
         sys.modules["jax"].config.update("jax_compilation_cache_dir", os.environ[FOLDER])
 
 
+def pytest_collection_modifyitems(items):
+    """Files of short tests last: no worker is left with a long file when the others are done."""
+    items.sort(key=lambda item: "everyday" in item.path.parts)
+
+
 def keep_to_own_cores(worker: int, workers: int) -> None:
     """Before torch and JAX start their threads; what a test starts keeps to them, too."""
     if hasattr(os, "sched_setaffinity"):
