@@ -45,8 +45,9 @@ class PortLayer:
     ) -> Arrays:
         """On the arguments that are made of `given`, a list of arrays."""
         values = dict(self._layer.values)
-        result = self._run(values, arguments([jnp.asarray(x) for x in given]))
-        return [to_numpy(x) for x in adapt(result)]
+        with jax.disable_jit():
+            result = self._run(values, arguments([jnp.asarray(x) for x in given]))
+            return [to_numpy(x) for x in adapt(result)]
 
     def gradients(
         self,
@@ -69,8 +70,9 @@ class PortLayer:
             result = self._run({**fixed, **weights}, arguments(all_given))
             return [x for x in adapt(result) if is_float(x)]
 
-        primals, vjp = jax.vjp(outputs, weights, floats(arrays_given))
-        of_weights, of_inputs = vjp(_like(cotangents, primals))
+        with jax.disable_jit():
+            primals, vjp = jax.vjp(outputs, weights, floats(arrays_given))
+            of_weights, of_inputs = vjp(_like(cotangents, primals))
         return Gradients(
             [to_numpy(x) for x in of_inputs],
             {name: to_numpy(gradient) for name, gradient in of_weights.items()},
