@@ -54,11 +54,11 @@ class Doubts:
             outputs = PortLayer(call).outputs(
                 lambda given: with_arrays((call.args, call.kwargs), given),
                 arrays((call.args, call.kwargs)),
-                like.adapted,
+                like.results.adapted,
             )
         except Exception:  # whatever a layer may raise
             return False
-        return _same(outputs, like.port_results())
+        return _same(outputs, like.results.of_port())
 
 
 def _same(again: list[NDArray[Any]], before: list[NDArray[Any]]) -> bool:

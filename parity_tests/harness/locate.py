@@ -19,8 +19,8 @@ from parity_tests.harness.bridge import Bridge
 from parity_tests.harness.budgets import SEMANTIC, Budget
 from parity_tests.harness.dropouts import refuse_dropout
 from parity_tests.harness.islands import float32_islands
-from parity_tests.harness.likeness import Which
 from parity_tests.harness.location import Location
+from parity_tests.harness.pairing import Which
 from parity_tests.harness.passes import Passes
 from parity_tests.harness.runs import Names, Runs, in_double
 

@@ -12,6 +12,8 @@ from parity_tests.harness.patterns import Pattern
 from parity_tests.harness.record import Record
 from parity_tests.harness.trees import children
 
+Which = int | str | Callable[[Any], Any] | None  # a part of a result; None is all of it
+
 
 @dataclass(frozen=True)
 class Twin:
@@ -34,7 +36,7 @@ class Twin:
     port: str
     axes: Sequence[int] | None = None
     inputs: Callable[..., Any] | None = None
-    output: int | str | Callable[[Any], Any] | None = None
+    output: Which = None
     call: int | str | None = None
 
     def to_port(self, array: Any) -> Any:
@@ -54,7 +56,7 @@ class Twin:
         return replace(self, port=Pattern(self.port).fill(places), call=call)
 
 
-def choose(output: Any, which: int | str | Callable[[Any], Any] | None) -> Any:
+def choose(output: Any, which: Which) -> Any:
     """A part of a result by position, key or attribute, or a function of it; None: all of it.
 
     ValueError for a part that it does not have.

@@ -37,10 +37,12 @@ class Passes:
     def inputs(self, budget: Budget) -> Iterator[Check]:
         """What goes into each layer in a run of the whole, as far as both take it."""
         for like in self.runs.pairs:
-            of_ref, of_port = like.ref_given(), like.port_given()
+            of_ref, of_port = like.arguments.of_reference(), like.arguments.of_port()
             if like.name and of_ref:
                 label, exact = f"{like.label}:input", self.runs.exact_call(like)
-                of_exact = None if exact is None else numbered(label, like.ref_given(exact))
+                of_exact = (
+                    None if exact is None else numbered(label, like.arguments.of_reference(exact))
+                )
                 sides = numbered(label, of_ref), numbered(label, of_port), of_exact
                 yield _check(like, "forward", "inputs", sides, budget)
 
@@ -48,14 +50,14 @@ class Passes:
         for like in self.runs.pairs:
             exact = self.runs.exact_call(like)
             outputs = None if exact is None else exact.outputs
-            yield self._outputs(like, "cascaded", like.port_results(), outputs, budget)
+            yield self._outputs(like, "cascaded", like.results.of_port(), outputs, budget)
 
     def isolated_forward(self, budget: Budget) -> Iterator[Check]:
         for like in self.runs.pairs:
             call, exact = like.pair.call, self.runs.exact_call(like)
             try:
                 # The model alone is what it is as a whole.
-                of_port = self._replayed(like) if like.name else like.port_results()
+                of_port = self._replayed(like) if like.name else like.results.of_port()
             except NotReplayableError as reason:
                 self._not_alone(like, str(reason))
                 continue
@@ -80,9 +82,9 @@ class Passes:
         budget: Budget,
     ) -> Check:
         sides = (
-            numbered(like.label, like.ref_results(like.pair.call.outputs)),
+            numbered(like.label, like.results.of_reference(like.pair.call.outputs)),
             numbered(like.label, of_port),
-            None if exact is None else numbered(like.label, like.ref_results(exact)),
+            None if exact is None else numbered(like.label, like.results.of_reference(exact)),
         )
         return _check(like, "forward", mode, sides, budget)
 
@@ -92,7 +94,7 @@ class Passes:
             return self.stretches.arrived(like)
         try:
             layer = PortLayer(like.pair.port_call)
-            return layer.outputs(like.arguments, like.given(), like.adapted)
+            return layer.outputs(like.arguments.made, like.arguments.given(), like.results.adapted)
         except NotReplayableError:
             raise
         except Exception as error:
@@ -109,21 +111,21 @@ class Passes:
         # One that is zero in exact arithmetic is rounding noise beside the others.
         scale = max((rms(c) for like in self.runs.pairs for c in of_ref[like.key]), default=0.0)
         for like in reversed(self.runs.pairs):
-            mine = like.cotangents_of(of_ref[like.key])
+            mine = like.results.cotangents_of(of_ref[like.key])
             if not mine:  # no output has a gradient
                 continue
             theirs = port_run.outputs[like.port_key]
-            ref_side, port_side = like.both_cotangents(mine, theirs)
+            ref_side, port_side = like.results.both_cotangents(mine, theirs)
             true = None
             if exact is not None:
-                of_oracle = like.cotangents_of(exact[like.key])
-                true = numbered(like.label, like.both_cotangents(of_oracle, theirs)[0])
+                of_oracle = like.results.cotangents_of(exact[like.key])
+                true = numbered(like.label, like.results.both_cotangents(of_oracle, theirs)[0])
             sides = numbered(like.label, ref_side), numbered(like.label, port_side), true
             yield _check(like, "backward", "cascaded", sides, budget, scale)
 
     def isolated_backward(self, budget: Budget) -> Iterator[Check]:
         for like in reversed(self.runs.pairs):
-            mine = like.cotangents_of(self.runs.ref_cotangents[like.key])
+            mine = like.results.cotangents_of(self.runs.ref_cotangents[like.key])
             exact_call, exact = self.runs.exact_call(like), None
             try:
                 of_port = self._port_gradients(like, mine)
@@ -153,12 +155,12 @@ class Passes:
         if like.is_tap:
             exact = call is not like.pair.call
             stretch = self.stretches.ref_gradients(like, cotangents, exact=exact)
-            of_inputs = self.runs.root.given_gradients(stretch.inputs)
+            of_inputs = self.runs.root.arguments.given_gradients(stretch.inputs)
             named, bridge = self._named(like, stretch, of_inputs), self.runs.bridge
             return named if bridge is None else named | bridge.without_ignored(stretch.weights)
         args, kwargs = cast((like.pair.call.args, like.pair.call.kwargs))
-        gradients = torch_gradients(call, args, kwargs, cast(like.among_all(cotangents)))
-        named = numbered(f"{like.label}:input", like.given_gradients(gradients.inputs))
+        gradients = torch_gradients(call, args, kwargs, cast(like.results.among_all(cotangents)))
+        named = numbered(f"{like.label}:input", like.arguments.given_gradients(gradients.inputs))
         if self.runs.bridge is None:
             return named
         return named | self.runs.bridge.without_ignored(_under(like.name, gradients.weights))
@@ -167,17 +169,17 @@ class Passes:
         """Of the port's layer, by the reference's names and in its layout."""
         if like.is_tap:
             stretch = self.stretches.port_gradients(like, cotangents)
-            of_inputs = self.runs.root.own_gradients(stretch.inputs)
+            of_inputs = self.runs.root.arguments.own_gradients(stretch.inputs)
             return self._named(like, stretch, of_inputs) | self._of_weights(like, stretch.weights)
         if like.name:
             layer = PortLayer(like.pair.port_call)
             gradients = layer.gradients(
-                like.arguments, like.given(), like.adapted_reals, cotangents
+                like.arguments.made, like.arguments.given(), like.results.adapted_reals, cotangents
             )
-            of_inputs = like.with_gradient(gradients.inputs)
+            of_inputs = like.arguments.with_gradient(gradients.inputs)
         else:
             gradients = self.runs.port_run.whole
-            of_inputs = like.own_gradients(gradients.inputs)
+            of_inputs = like.arguments.own_gradients(gradients.inputs)
         named = numbered(f"{like.label}:input", of_inputs)
         weights = _under(like.pair.twin.port, gradients.weights)
         return named | self._of_weights(like, weights)

@@ -16,10 +16,10 @@ from parity_tests.harness.copies import copy_of
 from parity_tests.harness.dropouts import refuse_drawn, refuse_dropping, refuse_other_numbers
 from parity_tests.harness.jax_replay import Backward, port_backward
 from parity_tests.harness.kinds import kind_of
-from parity_tests.harness.likeness import Likeness, Which
+from parity_tests.harness.likeness import Likeness
 from parity_tests.harness.modes import noted_modes
 from parity_tests.harness.on_torch import torch_cotangents
-from parity_tests.harness.pairing import Twin, listed, pair_calls
+from parity_tests.harness.pairing import Twin, Which, listed, pair_calls
 from parity_tests.harness.record import record
 from parity_tests.harness.report import Report
 from parity_tests.harness.taps import layers
@@ -85,31 +85,33 @@ class Runs:
             Likeness.of(pair, None if pair.call.name else output) for pair in pairing.pairs
         ]
         self._sentences += [sentence for like in likenesses for sentence in like.left_out()]
-        self.pairs = [like for like in likenesses if like.outputs.matches]
+        self.pairs = [like for like in likenesses if like.results.matching.matches]
         if not self.pairs or self.pairs[-1].name:
             raise ValueError(
                 "nothing to compare: no array of one model's result is like one of the other's; "
                 "`output` chooses what is compared of them"
             )
         self.root = self.pairs[-1]
-        self.cotangents = self.root.random_cotangents(seed)
+        self.cotangents = self.root.results.random_cotangents(seed)
 
     @cached_property
     def ref_cotangents(self) -> dict[Key, list[NDArray[Any]]]:
         """Of the real outputs of every call of the reference."""
-        return torch_cotangents(self.ref, self.inputs, self.root.among_all(self.cotangents))
+        return torch_cotangents(self.ref, self.inputs, self.root.results.among_all(self.cotangents))
 
     @cached_property
     def exact_cotangents(self) -> dict[Key, list[NDArray[Any]]] | None:
         if self.oracle is None:
             return None
-        whole = self.root.among_all(self.cotangents)
+        whole = self.root.results.among_all(self.cotangents)
         return torch_cotangents(self.oracle, in_double(self.inputs), in_double(whole))
 
     @cached_property
     def port_run(self) -> Backward:
         """The port backward as a whole."""
-        return port_backward(self.port, self.port_inputs, self.root.adapted_reals, self.cotangents)
+        return port_backward(
+            self.port, self.port_inputs, self.root.results.adapted_reals, self.cotangents
+        )
 
     def exact_call(self, like: Likeness) -> Call | None:
         return self.exact.get((like.name, like.pair.call.count))

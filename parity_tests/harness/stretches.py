@@ -66,7 +66,7 @@ class Stretches:
         put_in = {}
         for tap in self._taps:
             reals = [to_numpy(x) for x in of_put[tap.label]]
-            put_in |= _by_label(tap, tap.pair.twin, tap.in_order_of_reference(reals))
+            put_in |= _by_label(tap, tap.pair.twin, tap.results.in_order_of_reference(reals))
         return StretchGradients(
             put_in,
             [to_numpy(x) for x in of_inputs],
@@ -79,13 +79,13 @@ class Stretches:
         """The same of the reference, or of its float64 copy."""
         cut = self._oracle if exact else self._ref
         assert cut is not None
-        all_reals = like.among_all(cotangents)
+        all_reals = like.results.among_all(cotangents)
         of_put, of_inputs, of_weights = cut.gradients(
             like.key, in_double(all_reals) if exact else all_reals
         )
         put_in = {}
         for tap in self._taps:
-            put_in |= _by_label(tap, None, tap.cotangents_of(of_put[tap.key]))
+            put_in |= _by_label(tap, None, tap.results.cotangents_of(of_put[tap.key]))
         return StretchGradients(put_in, of_inputs, of_weights)
 
     def _require(self, like: Likeness) -> None:
@@ -123,7 +123,7 @@ def _port_cut(model: Any, inputs: Any, taps: Sequence[Likeness]) -> _PortCut:
     names = parameters(model)
     weights = {name: value for name, value in values.items() if name in names}
     inputs = map_arrays(jnp.asarray, inputs)
-    puts = {tap.label: [jnp.asarray(x) for x in tap.put_into_port()] for tap in taps}
+    puts = {tap.label: [jnp.asarray(x) for x in tap.results.put_into_port()] for tap in taps}
     labels = {tap.port_key: tap for tap in taps}
 
     def arrived(weights: dict[str, Any], given: list[Any], real_puts: dict[str, list[Any]]) -> Any:
@@ -137,8 +137,10 @@ def _port_cut(model: Any, inputs: Any, taps: Sequence[Likeness]) -> _PortCut:
         with listened_to(rebuild({**values, **weights}), ear) as listened:
             run(listened, tree)
         came = {labels[key]: tree for key, tree in ear.arrived.items()}
-        everything = {tap.label: tap.adapted(tree) for tap, tree in came.items()}
-        return {tap.label: tap.adapted_reals(tree) for tap, tree in came.items()}, everything
+        everything = {tap.label: tap.results.adapted(tree) for tap, tree in came.items()}
+        return {
+            tap.label: tap.results.adapted_reals(tree) for tap, tree in came.items()
+        }, everything
 
     real_puts = {label: floats(found) for label, found in puts.items()}
     with jax.disable_jit():
