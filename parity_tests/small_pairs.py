@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 
 from parity_tests import LINEAR, Bridge, Location, Rule, locate
-from parity_tests.suite.quick_programs import quickly_compiled
+from parity_tests.harness.quick_programs import quickly_compiled
 
 F64 = jnp.float64
 KW: dict[str, Any] = {"param_dtype": F64, "dtype": F64}

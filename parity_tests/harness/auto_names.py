@@ -7,11 +7,10 @@ are worth most. What contains them follows from what it contains.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from parity_tests.harness.calls import Call
 from parity_tests.harness.compare import rms
 from parity_tests.harness.names_code import names_code
 from parity_tests.harness.pairing import Twin
-from parity_tests.harness.record import Record, record
+from parity_tests.harness.record import Record
 from parity_tests.harness.taps import layers
 from parity_tests.harness.tensors import as_tensor
 from parity_tests.harness.trees import floats
@@ -35,15 +34,17 @@ _KINDS = {
 LEAST_SCORE = 2.0  # of two calls that may stand for one another; an equal name alone is worth 3
 
 
-def paired_names(
-    ref_model: torch.nn.Module, port_model: Any, inputs: Any, port_inputs: Any
-) -> tuple[dict[str, Twin], str]:
-    """The names for `locate`, and the same as code to paste."""
-    ref = record(ref_model, inputs)
-    port = record(port_model, inputs if port_inputs is None else port_inputs)
+MayPair = Callable[[str, str], bool | None]
+
+
+def paired_names(ref: Record, port: Record, may_pair: MayPair) -> tuple[dict[str, Twin], str]:
+    """The names for `locate`, and the same as code to paste.
+
+    `may_pair` says whether two layers hold the same weights; None if that is not known.
+    """
     found: dict[str, list[tuple[_Unit, _Unit]]] = defaultdict(list)
     known = layers(ref.model).keys(), layers(port.model).keys()
-    for a, b in _pairs(_units(ref), _units(port), known):
+    for a, b in _pairs(_units(ref), _units(port), known, may_pair):
         found[a.call.name].append((a, b))
     names = {}
     for name, pairs in found.items():
@@ -90,7 +91,10 @@ def _units(record: Record) -> list[_Unit]:
 
 
 def _pairs(
-    left: Sequence[_Unit], right: Sequence[_Unit], known: tuple[Set[str], Set[str]]
+    left: Sequence[_Unit],
+    right: Sequence[_Unit],
+    known: tuple[Set[str], Set[str]],
+    may_pair: MayPair,
 ) -> Iterator[tuple[_Unit, _Unit]]:
     """`known` are the layers of both models, called or not: one of the same name is the twin."""
     partner: dict[int, int] = {}
@@ -98,17 +102,21 @@ def _pairs(
     by_key = {(unit.call.name, unit.call.count): i for i, unit in enumerate(right)}
     for i, unit in enumerate(left):
         name = unit.call.name
-        if name and names[0][name] == names[1][name]:
+        if name and names[0][name] == names[1][name] and may_pair(name, name) is not False:
             partner[i] = by_key[name, unit.call.count]
             yield unit, right[partner[i]]
     named, taken = set(partner), set(partner.values())
     # The others are those that the other side has no layer of the same name for.
-    ours, theirs = (known[k] | names[k].keys() for k in (0, 1))
+    ours, theirs = (
+        {name for name in known[k] | names[k].keys() if may_pair(name, name) is not False}
+        for k in (0, 1)
+    )
     inner = [
         [(i, u) for i, u in enumerate(side) if not u.inside and u.call.name not in others]
         for side, others in ((left, theirs), (right, ours))
     ]
-    for i, j in _aligned(*([unit for _, unit in side] for side in inner)):
+    units = [[unit for _, unit in side] for side in inner]
+    for i, j in _aligned(units[0], units[1], may_pair):
         (a, first), (b, second) = inner[0][i], inner[1][j]
         partner[a] = b
         yield first, second
@@ -117,7 +125,8 @@ def _pairs(
         if not unit.inside or not unit.call.name or i in named:
             continue
         there = {partner[i] for i in unit.inside if i in partner}
-        best = max(outer, key=lambda other: _overlap(unit, other, there), default=None)
+        others = [u for u in outer if may_pair(unit.call.name, u.call.name) is not False]
+        best = max(others, key=lambda other: _overlap(unit, other, there), default=None)
         if best is None or _overlap(unit, best, there)[0] <= 0.5 or best.size != unit.size:
             continue
         outer.remove(best)
@@ -132,12 +141,14 @@ def _overlap(unit: _Unit, other: _Unit, there: set[int]) -> tuple[float, float]:
     return shared, _likeness(unit.call.name, other.call.name)
 
 
-def _aligned(left: Sequence[_Unit], right: Sequence[_Unit]) -> Iterator[tuple[int, int]]:
+def _aligned(
+    left: Sequence[_Unit], right: Sequence[_Unit], may_pair: MayPair
+) -> Iterator[tuple[int, int]]:
     """The pairs, in order on both sides, whose scores add up to most."""
     best = np.zeros((len(left) + 1, len(right) + 1))
     for i, a in enumerate(left):
         for j, b in enumerate(right):
-            score = _score(a, b)
+            score = _score(a, b, may_pair)
             here = best[i, j] + score if score >= LEAST_SCORE else 0.0
             best[i + 1, j + 1] = max(here, best[i, j + 1], best[i + 1, j])
     i, j, found = len(left), len(right), []
@@ -152,12 +163,17 @@ def _aligned(left: Sequence[_Unit], right: Sequence[_Unit]) -> Iterator[tuple[in
     return iter(reversed(found))
 
 
-def _score(a: _Unit, b: _Unit) -> float:
-    if a.size != b.size or (a.n_weights > 0) != (b.n_weights > 0):
+def _score(a: _Unit, b: _Unit, may_pair: MayPair) -> float:
+    if a.size != b.size:
+        return 0.0
+    likeness = _likeness(a.call.name, b.call.name)
+    if b.call.layer is None:  # a tap, whose name is all that is known of it
+        return 3 * likeness + (0.5 if a.n_weights else 1.5)
+    by_rules = may_pair(a.call.name, b.call.name)
+    if by_rules is False or (by_rules is None and (a.n_weights > 0) != (b.n_weights > 0)):
         return 0.0
     same_weights = a.n_weights == b.n_weights
-    likeness = _likeness(a.call.name, b.call.name)
-    return 1.5 * (a.kind == b.kind) + 1.5 * same_weights + 3 * likeness
+    return 3 * bool(by_rules) + 1.5 * (a.kind == b.kind) + 1.5 * same_weights + 3 * likeness
 
 
 def _likeness(a: str, b: str) -> float:

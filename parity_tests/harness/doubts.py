@@ -4,15 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from parity_tests.harness.calls import JaxLayer
+from parity_tests.harness.checks import Check
 from parity_tests.harness.compare import rms
 from parity_tests.harness.jax_replay import PortLayer
 from parity_tests.harness.likeness import Likeness
-from parity_tests.harness.location import Check
 from parity_tests.harness.on_torch import torch_outputs
 from parity_tests.harness.runs import Runs
-from parity_tests.harness.trees import arrays, with_arrays
+from parity_tests.harness.trees import arrays, is_float, with_arrays
+from parity_tests.harness.variables import parameters
 
 
 class Doubts:
@@ -41,11 +44,24 @@ class Doubts:
         return like.doubt() or self._other_weights(like)
 
     def _other_weights(self, like: Likeness) -> str:
-        bridge, twin = self._runs.bridge, like.pair.twin
-        if bridge is None:
+        if self._runs.bridge is not None:
+            return self._runs.outside(like.name, like.pair.twin.port)
+        ref, port = like.pair.call.layer, like.pair.port_call.layer
+        assert isinstance(ref, torch.nn.Module)
+        assert isinstance(port, JaxLayer)
+        if port.levels:  # stacked
             return ""
-        tensors = self._runs.ref.state_dict()
-        return bridge.outside(like.name, twin.port, tensors, self._runs.port_shapes)
+        of_ref = sum(p.numel() for p in ref.parameters())
+        # Of Equinox and functions every array is a parameter, of torch a buffer is none.
+        buffers = sum(b.numel() for b in ref.buffers() if is_float(b))
+        names = parameters(port.rebuild(port.values))
+        of_port = sum(np.size(value) for name, value in port.values.items() if name in names)
+        if of_port in (of_ref, of_ref + buffers):
+            return ""
+        return (
+            f"it holds {of_port} weights in the port, {of_ref} in the reference; see Bridge for "
+            "which is which"
+        )
 
     def port_repeats(self, like: Likeness) -> bool:
         """Whether the port's layer gives the same again, on the arguments that it had."""

@@ -33,29 +33,39 @@ def refuse_dropping(layers: Mapping[str, LayerMode]) -> None:
         raise ValueError(f"dropout is active in {', '.join(dropping)}: make its rate 0")
 
 
-def refuse_other_numbers(first: Record, second: Record) -> None:
-    """ValueError where two runs of a reference that draws random numbers are not the same.
+def refuse_other_numbers(before: torch.nn.Module, first: Record, second: Record) -> None:
+    """ValueError where a reference draws random numbers that its results depend on.
 
-    Of what is no layer, as `torch.nn.functional.dropout` is, and has no name of its own.
+    Two runs are not the same then, as of `torch.nn.functional.dropout`, which is no layer, unless
+    it holds a torch.Generator of its own, which a copy has in the same state.
     """
+    away = "call model.eval() first, or make what is drawn an input"
     for one, other in zip(first.calls, second.calls, strict=False):
         pairs = zip(one.outputs, other.outputs, strict=False)
         if any(not np.array_equal(x, y, equal_nan=is_float(x)) for x, y in pairs):
-            raise ValueError(
-                f"the reference draws random numbers, first in {one.label}: call model.eval() first"
-            )
-
-
-def refuse_drawn(before: Any, after: Any) -> None:
-    """ValueError where a run of an NNX model has drawn from its random streams."""
-    if kind_of(before) != "nnx":
-        return
-    counts = [_counts(model) for model in (before, after)]
-    drawn = sorted(name for name, count in counts[1].items() if count != counts[0].get(name))
+            raise ValueError(f"the reference draws random numbers, first in {one.label}: {away}")
+    states = [_generators(model) for model in (before, first.model)]
+    drawn = [name for name, state in states[0].items() if not torch.equal(state, states[1][name])]
     if drawn:
         raise ValueError(
-            f"the port draws random numbers (from {', '.join(drawn)}): call model.eval() first"
+            f"the reference draws random numbers, from the torch.Generator {', '.join(drawn)}: "
+            f"{away}"
         )
+
+
+def drawn_by(before: Any, after: Any) -> list[str]:
+    """Random streams of an NNX model from which a run of it has drawn."""
+    if kind_of(before) != "nnx":
+        return []
+    counts = [_counts(model) for model in (before, after)]
+    return sorted(name for name, count in counts[1].items() if count != counts[0].get(name))
+
+
+def refuse_drawn(before: Any, after: Any, remedy: str = "call model.eval() first") -> None:
+    """ValueError where a run of an NNX model has drawn from its random streams."""
+    drawn = drawn_by(before, after)
+    if drawn:
+        raise ValueError(f"the port draws random numbers (from {', '.join(drawn)}): {remedy}")
 
 
 def _of_torch(model: torch.nn.Module) -> Iterator[str]:
@@ -82,3 +92,13 @@ def _of_port(model: Any) -> Iterator[str]:
 def _counts(model: Any) -> dict[str, int]:
     state = nnx.to_flat_state(nnx.state(model, nnx.RngCount))
     return {".".join(map(str, path)): int(leaf[...].sum()) for path, leaf in state}
+
+
+def _generators(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state of each, by the name of the attribute."""
+    return {
+        f"{name}.{attribute}".lstrip("."): value.get_state()
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, torch.Generator)
+    }

@@ -78,8 +78,8 @@ class _Known:
 def _walk(jaxpr: Any, known: _Known, place: str) -> Iterator[str]:
     """`place`: of the call that this is the inside of; JAX keeps such insides from call to call."""
     for equation in jaxpr.eqns:
-        here = _place(equation) or place
-        inner = [j for value in equation.params.values() for j in _jaxprs(value)]
+        here = line_of(equation) or place
+        inner = [j for value in equation.params.values() for j in inner_programs(value)]
         for body in inner:
             inside = known.before(equation, body)
             yield from _walk(body, inside, here)
@@ -108,10 +108,11 @@ def _is_literal(variable: Any) -> bool:
     return hasattr(variable, "val")
 
 
-def _jaxprs(value: Any) -> Iterator[Any]:
+def inner_programs(value: Any) -> Iterator[Any]:
+    """Of a parameter of an equation: what it runs."""
     if isinstance(value, tuple | list):
         for child in value:
-            yield from _jaxprs(child)
+            yield from inner_programs(child)
     elif hasattr(value, "eqns"):
         yield getattr(value, "jaxpr", value)
 
@@ -124,7 +125,8 @@ def _bits(variable: Any) -> float:
     return 8 * dtype.itemsize
 
 
-def _place(equation: Any) -> str:
+def line_of(equation: Any) -> str:
+    """ "attention.py:41 (attend)", the nearest that is not JAX's own; "" if there is none."""
     frame = source_info_util.user_frame(equation.source_info.traceback)
     if frame is None:
         return ""

@@ -1,6 +1,7 @@
 """What kind of model a port is. Frameworks that nobody has imported are not imported to ask."""
 
 import functools
+import inspect
 import sys
 from typing import Any, Literal
 
@@ -26,11 +27,17 @@ def kind_of(model: Any) -> Kind:
     if is_equinox(model):
         return "equinox"
     if callable(model):
-        inside = getattr(model, "__wrapped__", None)  # of jax.vmap(model), jax.jit(model)
-        if isinstance(inside, nnx.Module) or is_equinox(inside):
+        inside = inspect.unwrap(model)  # of jax.vmap(model), nnx.vmap(model), jax.jit(model)
+        of_linen = _is_one_of(inside, "flax.linen", "Module")
+        if isinstance(inside, nnx.Module) or of_linen or is_equinox(inside):
+            way = (
+                "lambda variables, x: jax.vmap(partial(module.apply, variables))(x), variables"
+                if of_linen
+                else "lambda model, x: jax.vmap(model)(x), model"
+            )
             raise TypeError(
                 f"a function around a {type(inside).__name__} hides its layers and weights: give "
-                "functools.partial(lambda model, x: jax.vmap(model)(x), model)"
+                f"functools.partial({way})"
             )
         return "function"
     raise TypeError(

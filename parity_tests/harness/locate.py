@@ -8,20 +8,23 @@ differs now is itself at fault, or something inside it is.
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
 import jax
 import torch
 
-from parity_tests.harness.auto_names import paired_names
 from parity_tests.harness.bridge import Bridge
 from parity_tests.harness.budgets import SEMANTIC, Budget
+from parity_tests.harness.draws import random_draws
 from parity_tests.harness.dropouts import refuse_dropout
 from parity_tests.harness.islands import float32_islands
 from parity_tests.harness.location import Location
 from parity_tests.harness.pairing import Which
 from parity_tests.harness.passes import Passes
+from parity_tests.harness.progress import Progress
+from parity_tests.harness.quick_programs import quickly_compiled
 from parity_tests.harness.runs import Names, Runs, in_double
 
 
@@ -65,17 +68,25 @@ def locate(
     with (
         jax.enable_x64(in_float64),
         jax.default_matmul_precision("highest"),
+        quickly_compiled() if in_float64 else nullcontext(),  # float32 as users run it
         warnings.catch_warnings(),
+        Progress("locate") as progress,
     ):
         # A float32 statistic in a float64 model is said in the report.
         warnings.filterwarnings("ignore", "scatter inputs have incompatible types", FutureWarning)
         if in_float64:  # values stay; that of a narrower input its gradient would have the dtype
             inputs, port_inputs = in_double(inputs), in_double(port_inputs)
-        pairing = ""
-        if names == "auto":
-            names, pairing = paired_names(ref_model, port_model, inputs, port_inputs)
         runs = Runs(
-            ref_model, port_model, inputs, port_inputs, names, output, bridge, in_float64, seed
+            ref_model,
+            port_model,
+            inputs,
+            port_inputs,
+            names,
+            output,
+            bridge,
+            in_float64,
+            seed,
+            progress,
         )
         passes = Passes(runs)
         back = backward_budget or budget
@@ -87,10 +98,15 @@ def locate(
             *passes.isolated_backward(back),
         )
         state = runs.state(budget)
-        found = Location(checks, runs.not_compared, state, pairing)
-        if in_float64 and not found.ok:
-            found = replace(found, islands=_islands(port_model, runs.port_inputs))
-        return found
+        found = Location(checks, runs.not_compared, state, runs.pairing)
+        if found.ok:
+            return found
+        progress.now("where the port rounds, or draws random numbers")
+        return replace(
+            found,
+            islands=_islands(port_model, runs.port_inputs) if in_float64 else (),
+            draws=_draws(port_model, runs.port_inputs),
+        )
 
 
 def _islands(port: Any, inputs: Any) -> tuple[str, ...]:
@@ -99,5 +115,13 @@ def _islands(port: Any, inputs: Any) -> tuple[str, ...]:
         if isinstance(inputs, Mapping):
             return float32_islands(port, **inputs)
         return float32_islands(port, *(inputs if isinstance(inputs, tuple) else (inputs,)))
+    except Exception:  # a model that looks at its values
+        return ()
+
+
+def _draws(port: Any, inputs: Any) -> tuple[str, ...]:
+    """Where the port draws random numbers; nothing where it cannot be traced."""
+    try:
+        return random_draws(port, inputs)
     except Exception:  # a model that looks at its values
         return ()

@@ -3,35 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from parity_tests.harness.checks import Check, Direction, Mode, table
 from parity_tests.harness.report import Report
 
 # Of a float64 comparison: correct ports with float32 islands come to 5e4 to 2e6 times what is
 # allowed, as far as a wrong epsilon may.
 ROUNDING_RATIO = 1e7
-
-Direction = Literal["forward", "backward"]
-Mode = Literal["isolated", "cascaded", "inputs"]  # "inputs": of a run of the whole
-
-
-@dataclass(frozen=True)
-class Check:
-    """One layer, one direction, one mode."""
-
-    name: str  # the reference's, dotted; empty for the model itself
-    label: str  # the same for people: "model", or "name#2" for a second call
-    port: str
-    direction: Direction
-    mode: Mode
-    report: Report
-    doubt: str = ""  # why a difference in isolation is no proof against this layer
-    is_tap: bool = False  # of the port: alone it is the stretch since the taps before it
-
-    @property
-    def ok(self) -> bool:
-        return self.report.ok
-
-    def __str__(self) -> str:
-        return f"{self.label} ({self.direction}, {self.mode}): ratio {self.report.ratio:.1e}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +20,7 @@ class Location:
     state: Report | None = None  # of buffers after the call, where a bridge has rules for any
     pairing: str = ""  # of names="auto": code to paste
     islands: tuple[str, ...] = ()  # where a float64 port that differs rounds to float32
+    draws: tuple[str, ...] = ()  # where a port that differs draws random numbers
 
     @property
     def ok(self) -> bool:
@@ -61,12 +39,12 @@ class Location:
         """In one word.
 
         "state differs": the same function, which leaves other buffers behind. "not comparable": the
-        models differ, and no layer could be held against its twin, or the port rounds to float32 on
-        the way and differs by no more than that may do.
+        models differ, and no layer could be held against its twin; or the port rounds to float32
+        on the way and differs by no more than that may do; or it draws random numbers.
         """
         if self._same_function:
             return "same" if self.ok else "state differs"
-        if self.may_be_rounding:
+        if self.may_be_rounding or self.draws:
             return "not comparable"
         alone = [c for c in self.checks if c.name and c.mode == "isolated" and not c.doubt]
         named = [c for c in self.checks if c.name]
@@ -130,13 +108,26 @@ class Location:
             text = f"no layer differs ({len(self.checks)} checks); the nearest is {worst}"
             if self.inside:
                 labels = ", ".join(dict.fromkeys(check.label for check in self.inside))
-                text = f"the same function, though it differs inside, at {labels}; {worst}"
+                text = (
+                    f"the same function, though it differs inside, at {labels}: another layout, or "
+                    "a pair that is none"
+                )
         elif self._same_function and self.state is not None:
             text = f"same function, state differs: {self.state.worst}"
+        elif self.draws:
+            text = (
+                "not comparable: the port draws random numbers (below), and the reference does "
+                f"not; it differs first at {self.first}"
+            )
         elif self.may_be_rounding:
             text = (
-                f"not comparable: {self.first} may be float32 inside the port (below); compare "
-                "inside lift_float32()"
+                "not comparable: the port computes in float32 in places (below), which may be all "
+                f"that differs; compare inside lift_float32(). It differs first at {self.first}"
+            )
+        elif self.outcome == "not comparable":
+            text = (
+                "not comparable: the models differ, and no layer inside could be held against its "
+                f"twin; {self.first}"
             )
         elif self.guilty:
             text = f"first guilty layer: {self.guilty[0]}"
@@ -152,18 +143,24 @@ class Location:
             lines += [f"  {tensor}" for tensor in self.first.report.failures[:3]]
         if self.where:
             lines.append(f"  {self.where}")
-        if self.islands:
-            lines.append("  the port computes in float32 here, which lift_float32() takes away:")
-            lines += [f"    {island}" for island in self.islands]
+        for places, what in (
+            (self.islands, "the port computes in float32 here, which lift_float32() takes away:"),
+            (self.draws, "the port draws random numbers here; make the rate 0, or what is drawn "
+             "an input of both:"),
+        ):  # fmt: skip
+            lines += [f"  {what}", *(f"    {place}" for place in places)] if places else []
         lines += [f"  also guilty: {check}" for check in self.guilty[1:]]
-        if self.cascaded_failures and not self._same_function:
-            lines.append(f"  first difference of a whole run: {self.cascaded_failures[0]}")
+        if not self._same_function:
+            begins = next(iter(self.cascaded_failures), None)
+            said = self.first
+            if begins and said and (begins.label, begins.direction) != (said.label, said.direction):
+                lines.append(f"  first difference of a whole run: {begins}")
         if self.not_compared:
             lines.append("  not compared:")
             lines += [f"    {sentence}" for sentence in self.not_compared]
         limits = next((c.report.limits for c in self.checks if c.report.limits), "")
         lines += [f"  {limits}"] if limits else []
-        lines.append(self.table())
+        lines.append(table(self.checks, same_function=self._same_function))
         return "\n".join([*lines, self.pairing] if self.pairing else lines)
 
     @property
@@ -192,32 +189,6 @@ class Location:
                 return ""
             before = check.label
         return "" if before == "its input" else f"inside it, after {before}"
-
-    def table(self) -> str:
-        """Ratio to the budget of each layer, by direction and mode; ! where it differs."""
-        columns: list[tuple[Direction, Mode]] = [
-            ("forward", "cascaded"),
-            ("forward", "isolated"),
-            ("backward", "cascaded"),
-            ("backward", "isolated"),
-        ]
-        cells = {(c.label, c.direction, c.mode): c for c in self.checks}
-        layers = {c.label: c.port for c in self.checks}
-        first = max(len(label) for label in [*layers, "layer"])
-        second = max(len(port) for port in [*layers.values(), "port"])
-        lines = [f"{'':{first}}  {'':{second}}   {'forward':20}  backward"]
-        modes = "".join(f"  {mode:>9}" for _, mode in columns)
-        lines.append(f"{'layer':{first}}  {'port':{second}}{modes}")
-        for label, port in layers.items():
-            row = f"{label:{first}}  {port:{second}}"
-            for direction, mode in columns:
-                check = cells.get((label, direction, mode))
-                text = (
-                    "" if check is None else f"{check.report.ratio:.1e}{' ' if check.ok else '!'}"
-                )
-                row += f"  {text:>9}"
-            lines.append(row.rstrip())
-        return "\n".join(f"  {line}" for line in lines)
 
     def _failing(self, mode: Mode, direction: Direction) -> tuple[Check, ...]:
         return tuple(

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from parity_tests.harness.bridge import BridgeError
 from parity_tests.harness.budgets import Budget
 from parity_tests.harness.calls import Call, NotReplayableError
+from parity_tests.harness.checks import Check, Direction, Mode
 from parity_tests.harness.compare import compare, rms
 from parity_tests.harness.doubts import Doubts
 from parity_tests.harness.jax_replay import PortLayer
 from parity_tests.harness.likeness import Likeness
-from parity_tests.harness.location import Check, Direction, Mode
 from parity_tests.harness.on_torch import torch_gradients, torch_outputs
 from parity_tests.harness.report import failed
 from parity_tests.harness.runs import Runs, in_double
@@ -53,7 +53,7 @@ class Passes:
             yield self._outputs(like, "cascaded", like.results.of_port(), outputs, budget)
 
     def isolated_forward(self, budget: Budget) -> Iterator[Check]:
-        for like in self.runs.pairs:
+        for like in self.runs.progress.each("forward, each layer alone", self.runs.pairs):
             call, exact = like.pair.call, self.runs.exact_call(like)
             try:
                 # The model alone is what it is as a whole.
@@ -103,6 +103,7 @@ class Passes:
             raise NotReplayableError(_in_words(error)) from error
 
     def cascaded_backward(self, budget: Budget) -> Iterator[Check]:
+        self.runs.progress.now("backward, the port as a whole")
         try:
             port_run = self.runs.port_run
         except Exception:  # whatever a derivative may raise: `isolated_backward` says it
@@ -124,7 +125,8 @@ class Passes:
             yield _check(like, "backward", "cascaded", sides, budget, scale)
 
     def isolated_backward(self, budget: Budget) -> Iterator[Check]:
-        for like in reversed(self.runs.pairs):
+        backwards = self.runs.pairs[::-1]
+        for like in self.runs.progress.each("backward, each layer alone", backwards):
             mine = like.results.cotangents_of(self.runs.ref_cotangents[like.key])
             exact_call, exact = self.runs.exact_call(like), None
             try:
@@ -163,7 +165,7 @@ class Passes:
         named = numbered(f"{like.label}:input", like.arguments.given_gradients(gradients.inputs))
         if self.runs.bridge is None:
             return named
-        return named | self.runs.bridge.without_ignored(_under(like.name, gradients.weights))
+        return named | self.runs.bridge.without_ignored(_prefixed(like.name, gradients.weights))
 
     def _port_gradients(self, like: Likeness, cotangents: list[NDArray[Any]]) -> Arrays:
         """Of the port's layer, by the reference's names and in its layout."""
@@ -181,7 +183,7 @@ class Passes:
             gradients = self.runs.port_run.whole
             of_inputs = like.arguments.own_gradients(gradients.inputs)
         named = numbered(f"{like.label}:input", of_inputs)
-        weights = _under(like.pair.twin.port, gradients.weights)
+        weights = _prefixed(like.pair.twin.port, gradients.weights)
         return named | self._of_weights(like, weights)
 
     def _of_weights(self, like: Likeness, weights: Arrays) -> Arrays:
@@ -238,7 +240,7 @@ def _in_common(ref: Arrays, port: Arrays, oracle: Arrays | None) -> Sides:
     return of_ref, of_port, None if oracle is None else {name: oracle[name] for name in names}
 
 
-def _under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
+def _prefixed(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{name}" if prefix else name: value for name, value in named.items()}
 
 

@@ -13,6 +13,7 @@ from parity_tests.harness.calls import Call, run
 from parity_tests.harness.copies import copy_of
 from parity_tests.harness.jax_recording import JaxRecording
 from parity_tests.harness.kinds import kind_of
+from parity_tests.harness.linen_errors import in_one_sentence
 from parity_tests.harness.taps import layers
 from parity_tests.harness.tensors import as_torch
 from parity_tests.harness.trees import map_arrays
@@ -39,7 +40,7 @@ def record(model: Any, inputs: Any) -> Record:
             run(model, map_arrays(as_torch, inputs))
     else:
         hearing = JaxRecording()
-        with jax_listening.listened_to(model, hearing) as listened:
+        with jax_listening.listened_to(model, hearing) as listened, in_one_sentence(model):
             run(listened, map_arrays(jnp.asarray, inputs))
     calls = _numbered(hearing.calls())
     heard = {call.name for call in calls}

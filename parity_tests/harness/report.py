@@ -37,9 +37,15 @@ class TensorReport:
     worst_index: tuple[int, ...] | None = None  # of the largest |port - oracle|
     worst_values: tuple[float, float, float] | None = None  # there: reference, port, oracle
 
+    @property
+    def finding(self) -> str:
+        """The ratio, or why there is none."""
+        measured = self.ratio < float("inf") or not self.message
+        return f"ratio {self.ratio:.2g}" if measured else self.message
+
     def __str__(self) -> str:
-        text = f"{self.name}: ratio {self.ratio:.2g}"
-        if self.message:
+        text = f"{self.name}: {self.finding}"
+        if self.message and self.message != self.finding:
             text += f"; {self.message}"
         if self.worst_index is not None and self.worst_values is not None:
             ref, port, oracle = self.worst_values

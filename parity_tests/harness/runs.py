@@ -1,13 +1,14 @@
 """What `locate` knows of both models: their recorded runs, and the way back through the whole."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from parity_tests.harness.auto_names import paired_names
 from parity_tests.harness.bridge import Bridge, BridgeError
 from parity_tests.harness.budgets import Budget
 from parity_tests.harness.calls import Call, Key
@@ -20,7 +21,8 @@ from parity_tests.harness.likeness import Likeness
 from parity_tests.harness.modes import noted_modes
 from parity_tests.harness.on_torch import torch_cotangents
 from parity_tests.harness.pairing import Twin, Which, listed, pair_calls
-from parity_tests.harness.record import record
+from parity_tests.harness.progress import Progress
+from parity_tests.harness.record import Record, record
 from parity_tests.harness.report import Report
 from parity_tests.harness.taps import layers
 from parity_tests.harness.tensors import to_numpy
@@ -39,37 +41,43 @@ class Runs:
         port_model: Any,
         inputs: Any,
         port_inputs: Any,
-        names: Names,
+        names: Names | Literal["auto"],
         output: Which,
         bridge: Bridge | None,
         in_float64: bool,
         seed: int,
+        progress: Progress,
     ) -> None:
-        twins = {name: Twin(t) if isinstance(t, str) else t for name, t in names.items()}
-        root = twins.setdefault("", Twin(""))
-        if root.inputs is not None:
-            raise ValueError(
-                "the model's own arguments are given by `port_inputs`, not Twin(inputs)"
-            )
-        if port_inputs is None:
-            port_inputs = map_arrays(root.to_port, inputs)
-        self.bridge, self.inputs, self.port_inputs = bridge, inputs, port_inputs
+        self.bridge, self.inputs = bridge, inputs
         self.ref, self.port = ref_model, port_model
+        self.progress = progress
         self.ref_parameters = {name for name, _ in ref_model.named_parameters()}
         if bridge is not None and self.ref_parameters and not variables(port_model):
             raise ValueError(
                 "the port holds no weights for the bridge: give a function with its parameters "
                 "bound, functools.partial(function, parameters)"
             )
-        drawn = torch.get_rng_state()
+        progress.now("the reference runs")
         ref = record(self.ref, inputs)
-        if not torch.equal(drawn, torch.get_rng_state()):
-            refuse_other_numbers(ref, record(self.ref, inputs))
-        with noted_modes(self.port) as modes:
-            port = record(self.port, port_inputs)
-        if kind_of(self.port) == "linen":
-            refuse_dropping(modes)
-        refuse_drawn(port_model, port.model)
+        refuse_other_numbers(self.ref, ref, record(self.ref, inputs))
+        self.pairing = ""
+        recorded = None
+        if names == "auto":
+            progress.now("the port runs")
+            recorded = self._recorded_port(inputs if port_inputs is None else port_inputs)
+            progress.now("layers are paired")
+            names, self.pairing = paired_names(ref, recorded, self.may_pair)
+        twins = {name: Twin(t) if isinstance(t, str) else t for name, t in names.items()}
+        root = twins.setdefault("", Twin(""))
+        if root.inputs is not None:
+            raise ValueError(
+                "the model's own arguments are given by `port_inputs`, not Twin(inputs)"
+            )
+        self.port_inputs = map_arrays(root.to_port, inputs) if port_inputs is None else port_inputs
+        if recorded is None or (port_inputs is None and self.port_inputs is not inputs):
+            progress.now("the port runs")
+            recorded = self._recorded_port(self.port_inputs)
+        port = recorded
         self.ref_after, self.port_after, self.oracle_after = ref.model, port.model, None
         self.oracle = None
         self.exact: dict[Key, Call] = {}
@@ -93,6 +101,29 @@ class Runs:
             )
         self.root = self.pairs[-1]
         self.cotangents = self.root.results.random_cotangents(seed)
+
+    def _recorded_port(self, inputs: Any) -> Record:
+        with noted_modes(self.port) as modes:
+            port = record(self.port, inputs)
+        if kind_of(self.port) == "linen":
+            refuse_dropping(modes)
+        refuse_drawn(self.port, port.model)
+        return port
+
+    def may_pair(self, reference: str, port: str) -> bool | None:
+        """Whether the rules make two layers hold the same weights; None where they do not say."""
+        if self.bridge is None:
+            return None
+        tensors = under(reference, self.bridge.without_ignored(self.ref.state_dict()))
+        if not tensors or not under(port, self.port_shapes):
+            return None
+        return not self.outside(reference, port)
+
+    def outside(self, reference: str, port: str) -> str:
+        """Of two layers, a weight that, by the rules, only one holds; "" if there is none."""
+        if self.bridge is None:
+            return ""
+        return self.bridge.outside(reference, port, self.ref.state_dict(), self.port_shapes)
 
     @cached_property
     def ref_cotangents(self) -> dict[Key, list[NDArray[Any]]]:
@@ -173,3 +204,8 @@ class Runs:
 def in_double(tree: Any) -> Any:
     """The tree with its real arrays in float64."""
     return map_arrays(lambda x: to_numpy(x).astype(np.float64) if is_float(x) else x, tree)
+
+
+def under(layer: str, names: Iterable[str]) -> list[str]:
+    """Those of what is inside the layer."""
+    return [name for name in names if name.startswith(f"{layer}." if layer else "")]

@@ -73,9 +73,7 @@ class Stretches:
             {name: to_numpy(x) for name, x in of_weights.items()},
         )
 
-    def ref_gradients(
-        self, like: Likeness, cotangents: Sequence[NDArray[Any]], *, exact: bool
-    ) -> StretchGradients:
+    def ref_gradients(self, like: Likeness, cotangents: Arrays, *, exact: bool) -> StretchGradients:
         """The same of the reference, or of its float64 copy."""
         cut = self._oracle if exact else self._ref
         assert cut is not None

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from parity_tests.harness.bridge import Bridge, Rule
-from parity_tests.harness.location import Direction
+from parity_tests.harness.checks import Direction
 from parity_tests.harness.pairing import Twin
 
 FrontEnd = Literal["NNX", "Linen", "Equinox", "function"]

@@ -12,9 +12,9 @@ from flax import nnx
 
 from parity_tests.harness.locate import locate
 from parity_tests.harness.location import Location
+from parity_tests.harness.quick_programs import quickly_compiled
 from parity_tests.harness.trace import ROOT
 from parity_tests.ports import FAMILY_OF, PORTS, Fault, Port
-from parity_tests.suite.quick_programs import quickly_compiled
 
 Finding = Literal["same", "accused", "named", "elsewhere", "unnoticed", "raises"]
 RIGHT: tuple[Finding, ...] = ("same", "named")

@@ -1,4 +1,4 @@
-"""Programs for tests, compiled without being optimized."""
+"""Programs that run a few times each: compiled without being optimized."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import jax
 
 @contextmanager
 def quickly_compiled() -> Iterator[None]:
-    """The small programs run a few times each: to optimize them takes longer than it saves."""
+    """While this lasts. To optimize a small program takes longer than it saves."""
     name = "jax_disable_most_optimizations"
     before = jax.config.values[name]
     jax.config.update(name, True)
