@@ -274,6 +274,34 @@ def dropping_equinox() -> Any:
     return eqx.nn.Sequential([linear, eqx.nn.Dropout(0.5)])
 
 
+class Normalizing(flax.linen.Module):
+    """Changes its statistics; with `drop` it wants random numbers too."""
+
+    drop: bool = False
+
+    @flax.linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = flax.linen.BatchNorm(False, param_dtype=F64)(x)
+        return flax.linen.Dropout(0.5, deterministic=False)(x) if self.drop else x
+
+
+def normalizing(drop: bool, **bound: Any) -> Any:
+    return Normalizing(drop).bind(Normalizing().init(jax.random.key(0), X), **bound)
+
+
+def with_own_generator(of_the_module: bool) -> Any:
+    generator = torch.Generator()
+    ref = Torch(lambda m, x: m.fc(x) * torch.rand(1, generator=getattr(m, "g", generator)))
+    ref.fc = torch.nn.Linear(3, 4)
+    if of_the_module:  # copied with it, state and all: every run draws the same
+        ref.g = generator
+    return ref.double()
+
+
+def nnx_layer() -> Any:
+    return Port(lambda m, x: m.fc(x), fc=linear(3, 4))
+
+
 def functional(model: Any, x: Any) -> Any:
     return torch.nn.functional.dropout(model.fc(x))
 
@@ -298,6 +326,31 @@ REFUSALS: dict[str, tuple[Callable[[], Any], Callable[[], Any], type[Exception],
         ValueError,
         "the reference draws random numbers, first in model",
     ),
+    "X12 a generator of its own": (
+        lambda: with_own_generator(of_the_module=True),
+        nnx_layer,
+        ValueError,
+        "the reference draws random numbers, from the torch.Generator g: call",
+    ),
+    "X12 a generator from elsewhere": (
+        lambda: with_own_generator(of_the_module=False),
+        nnx_layer,
+        ValueError,
+        "the reference draws random numbers, first in model",
+    ),
+    "X12 Linen, without random numbers": (
+        SAME,
+        lambda: normalizing(True, mutable=["batch_stats"]),
+        ValueError,
+        "^the port asks for random numbers that it was not given, as dropout does: call it with "
+        "deterministic=True, or make the rate 0$",
+    ),
+    "X16 Linen that trains, with variables that cannot change": (
+        SAME,
+        lambda: normalizing(False),
+        ValueError,
+        r"give module\.bind\(variables, mutable=\['batch_stats'\]\), or evaluate$",
+    ),
     "X12 NNX": (
         SAME,
         lambda: Port(lambda m, x: m.drop(x), drop=nnx.Dropout(0.5, rngs=nnx.Rngs(0))),
@@ -321,6 +374,24 @@ REFUSALS: dict[str, tuple[Callable[[], Any], Callable[[], Any], type[Exception],
         lambda: jax.vmap(dropping_equinox()),
         TypeError,
         "a function around a Sequential hides its layers and weights: give functools",
+    ),
+    "X17 jax.vmap of an NNX module": (
+        SAME,
+        lambda: jax.vmap(nnx_layer()),
+        TypeError,
+        "a function around a Port hides its layers and weights: give functools",
+    ),
+    "X17 nnx.vmap of one, twice": (
+        SAME,
+        lambda: nnx.vmap(nnx.vmap(nnx_layer())),
+        TypeError,
+        "a function around a Port hides its layers and weights: give functools",
+    ),
+    "X17 jax.vmap of a Linen module": (
+        SAME,
+        lambda: jax.vmap(normalizing(False)),
+        TypeError,
+        r"a function around a Normalizing hides .*partial\(module\.apply, variables\)",
     ),
     "X16 Linen without variables": (SAME, Dropping, TypeError, r"give module\.bind\(variables\)"),
     "X16 no model": (SAME, lambda: 3, TypeError, "a int is no model: give a torch, NNX, bound"),

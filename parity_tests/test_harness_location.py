@@ -173,6 +173,14 @@ def test_where_it_begins(of_torch: Any, of_port: Any, where: str) -> None:
     assert f"  {where}\n" in str(found)
 
 
+def test_a_first_difference_is_told_where_it_is_news() -> None:
+    ref, port = pair(between(both), between(both), TWO)
+    port.fc1.bias[...] *= 2
+    assert "first difference of a whole run" not in str(locate(ref, port, X, {"**": "**"}))
+    found = located(between(torch.nn.functional.gelu), between(TANH_GELU), TWO)
+    assert "  first difference of a whole run: fc2 (forward, cascaded): ratio " in str(found)
+
+
 @pytest.mark.parametrize("plant", ["fc1", "backward"])
 def test_where_is_silent_of_what_has_a_name_and_of_gradients(
     plant: str,
@@ -217,7 +225,12 @@ def test_a_layout_inside_is_no_fault() -> None:
     assert found.outcome == "same"
     assert not found.guilty
     assert {check.label for check in found.inside} == {"fc1", "fc2"}
-    assert found.verdict.startswith("the same function, though it differs inside, at fc1, fc2;")
+    assert found.verdict == (
+        "the same function, though it differs inside, at fc1, fc2: another layout, or a pair that "
+        "is none"
+    )
+    assert "other" in str(found)
+    assert "!" not in str(found)  # no figure that reads as an accusation
     port.fc2.bias[...] *= 2
     wrong = locate(ref, port, X, {"**": "**"})
     assert wrong.outcome == "differs"
@@ -298,6 +311,25 @@ def test_float32_islands_are_named_where_a_float64_port_differs(factor: float) -
     assert "lift_float32()" in str(found)
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.0])
+def test_a_port_that_draws_random_numbers_of_a_fixed_key(rate: float) -> None:
+    """At a rate of zero it draws all the same, for nothing."""
+
+    def call(model: Any, x: jax.Array) -> jax.Array:
+        kept = jax.random.uniform(jax.random.key(0), x.shape) >= 0.5
+        return model.fc1(jnp.where(kept, x, 0.0) if rate else x) * (2 if not rate else 1)
+
+    found = located(lambda m, x: m.fc1(x), call, TWO)
+    if not rate:
+        assert (found.outcome, found.draws) == ("differs", ())
+        return
+    assert found.outcome == "not comparable"
+    assert found.verdict.startswith("not comparable: the port draws random numbers (below), and")
+    (line,) = found.draws
+    assert line.startswith("test_harness_location.py:")
+    assert f"    {line}\n" in str(found)
+
+
 def test_where_there_is_no_float32_there_are_no_islands() -> None:
     assert located(between(both), lambda m, x: m.fc2(m.fc1(x)) * 2, TWO).islands == ()
 
@@ -352,6 +384,9 @@ def test_where_no_layer_can_be_held_against_its_twin() -> None:
     found = locate(ref, port, X, {"mix": "mix"}, bridge=AB)
     assert found.outcome == "not comparable"
     assert guilty(found) == [("model", "forward")]
+    assert found.verdict.startswith(
+        "not comparable: the models differ, at model (forward, isolated): ratio "
+    )
     assert (
         "mix alone: its [2×1] bool in the port is not known to be the reference's; "
         "see Twin(inputs=...)"
@@ -365,4 +400,7 @@ def test_a_port_without_a_way_back_is_said_to_have_none() -> None:
 
     found = located(lambda m, x: torch.tanh(m.fc(x)), tanh_of_numpy)
     assert guilty(found) == [("model", "backward")]
-    assert "the port's layer raises ValueError: Pure callbacks do not support" in str(found)
+    says = "model (backward, isolated): the port raises ValueError: Pure callbacks do not support"
+    assert says in found.verdict
+    assert "ratio inf" not in str(found)
+    assert str(found).count("Pure callbacks") == 1

@@ -262,12 +262,32 @@ def test_refusals(ref: Any, port: Any, error: type[Exception], words: str) -> No
         compare_state(model, port(reference() if port is port_of else model), X)
 
 
+def with_dropout(deterministic: bool | None) -> Any:
+    class Dropping(Port):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.drop(super().__call__(x), deterministic=deterministic)
+
+    port = port_of(reference())
+    port.__class__ = Dropping
+    port.drop = nnx.Dropout(0.1, rngs=nnx.Rngs(0))
+    return port
+
+
+def test_a_layer_that_is_told_not_to_drop_is_not_refused() -> None:
+    """By an argument of its call, whatever its attribute says."""
+    ref = reference()
+    ref.drop = torch.nn.Dropout(0.1).eval()
+    report = compare_state(ref, with_dropout(deterministic=True), X, bridge=BRIDGE)
+    assert report.ok, report
+    assert "drop drops nothing" in str(report)
+    assert not report.remarks
+
+
 def test_layers_that_drop_are_named() -> None:
     ref = reference()
     ref.drop = torch.nn.Dropout(0.1)
     with pytest.raises(ValueError, match="dropout is active in drop of the reference"):
         compare_state(ref, port_of(reference()), X, bridge=BRIDGE)
-    port: Any = port_of(reference())
-    port.drop = nnx.Dropout(0.1)
+    port: Any = with_dropout(deterministic=None)
     with pytest.raises(ValueError, match="dropout is active in drop of the port"):
         compare_state(reference(), port, X, bridge=BRIDGE)

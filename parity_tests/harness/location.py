@@ -126,8 +126,8 @@ class Location:
             )
         elif self.outcome == "not comparable":
             text = (
-                "not comparable: the models differ, and no layer inside could be held against its "
-                f"twin; {self.first}"
+                f"not comparable: the models differ, at {self.first}, and no layer inside could be "
+                "held against its twin"
             )
         elif self.guilty:
             text = f"first guilty layer: {self.guilty[0]}"
@@ -140,7 +140,9 @@ class Location:
     def __str__(self) -> str:
         lines = [self.verdict]
         if self.first is not None and not self._same_function:
-            lines += [f"  {tensor}" for tensor in self.first.report.failures[:3]]
+            for tensor in self.first.report.failures[:3]:
+                said = tensor.worst_index is None and tensor.finding in self.verdict
+                lines += [] if said else [f"  {tensor}"]
         if self.where:
             lines.append(f"  {self.where}")
         for places, what in (

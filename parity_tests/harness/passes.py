@@ -216,7 +216,8 @@ class Passes:
     def _broken(
         self, like: Likeness, direction: Direction, budget: Budget, error: Exception
     ) -> Check:
-        report = failed(like.label, budget, f"the port's layer raises {_in_words(error)}")
+        who = "the port's layer" if like.name else "the port"
+        report = failed(like.label, budget, f"{who} raises {_in_words(error)}")
         check = Check(like.name, like.label, like.pair.twin.port, direction, "isolated", report)
         return self.doubts.weighed(like, check)
 
