@@ -165,7 +165,7 @@ class Passes:
         named = numbered(f"{like.label}:input", like.arguments.given_gradients(gradients.inputs))
         if self.runs.bridge is None:
             return named
-        return named | self.runs.bridge.without_ignored(_prefixed(like.name, gradients.weights))
+        return named | self.runs.bridge.without_ignored(_under(like.name, gradients.weights))
 
     def _port_gradients(self, like: Likeness, cotangents: list[NDArray[Any]]) -> Arrays:
         """Of the port's layer, by the reference's names and in its layout."""
@@ -183,7 +183,7 @@ class Passes:
             gradients = self.runs.port_run.whole
             of_inputs = like.arguments.own_gradients(gradients.inputs)
         named = numbered(f"{like.label}:input", of_inputs)
-        weights = _prefixed(like.pair.twin.port, gradients.weights)
+        weights = _under(like.pair.twin.port, gradients.weights)
         return named | self._of_weights(like, weights)
 
     def _of_weights(self, like: Likeness, weights: Arrays) -> Arrays:
@@ -241,7 +241,7 @@ def _in_common(ref: Arrays, port: Arrays, oracle: Arrays | None) -> Sides:
     return of_ref, of_port, None if oracle is None else {name: oracle[name] for name in names}
 
 
-def _prefixed(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
+def _under(prefix: str, named: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{name}" if prefix else name: value for name, value in named.items()}
 
 

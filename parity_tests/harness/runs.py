@@ -114,8 +114,8 @@ class Runs:
         """Whether the rules make two layers hold the same weights; None where they do not say."""
         if self.bridge is None:
             return None
-        tensors = under(reference, self.bridge.without_ignored(self.ref.state_dict()))
-        if not tensors or not under(port, self.port_shapes):
+        tensors = _held_by(reference, self.bridge.without_ignored(self.ref.state_dict()))
+        if not tensors or not _held_by(port, self.port_shapes):
             return None
         return not self.outside(reference, port)
 
@@ -206,6 +206,6 @@ def in_double(tree: Any) -> Any:
     return map_arrays(lambda x: to_numpy(x).astype(np.float64) if is_float(x) else x, tree)
 
 
-def under(layer: str, names: Iterable[str]) -> list[str]:
+def _held_by(layer: str, names: Iterable[str]) -> list[str]:
     """Those of what is inside the layer."""
     return [name for name in names if name.startswith(f"{layer}." if layer else "")]
