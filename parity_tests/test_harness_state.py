@@ -78,6 +78,20 @@ class LinenPort(nn.Module):
         )(x)
 
 
+class Wanting(nn.Module):
+    """Drops, and needs the random numbers for it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.BatchNorm(False, param_dtype=jnp.float64, name="bn")(nn.Dense(5, name="fc")(x))
+        return nn.Dropout(0.5, deterministic=False)(x)
+
+
+def wanting(ref: Any) -> Any:
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    return Wanting().bind(Wanting().init(keys, X))
+
+
 def reference() -> Reference:
     torch.manual_seed(0)
     ref = Reference().double()
@@ -242,6 +256,7 @@ def test_keywords_layouts_and_outputs() -> None:
             "keeps no state that a call could change: compare what it returns",
         ),
         (reference, lambda ref: jnp.sin, TypeError, "keeps no state"),
+        (reference, wanting, ValueError, "^the port asks for random numbers that it was not given"),
         (
             lambda: torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Dropout(0)).double(),
             lambda ref: to_float64(nnx.Sequential(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax._src import source_info_util
 
 from parity_tests.harness.copies import copy_of
+from parity_tests.harness.linen_errors import in_one_sentence
 from parity_tests.harness.tensors import to_numpy
 from parity_tests.harness.trees import is_float, map_arrays
 
@@ -39,7 +40,8 @@ def float32_islands(port: Any, *inputs: Any, **keywords: Any) -> tuple[str, ...]
         def program() -> None:
             copy_of(port)(*args, **words)
 
-        jaxpr = jax.make_jaxpr(program)().jaxpr
+        with in_one_sentence(port):
+            jaxpr = jax.make_jaxpr(program)().jaxpr
     return tuple(dict.fromkeys(_walk(jaxpr, _Known(), "the port")))
 
 

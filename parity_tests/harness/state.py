@@ -19,6 +19,7 @@ from parity_tests.harness.dropouts import (
     refuse_dropping,
 )
 from parity_tests.harness.kinds import kind_of
+from parity_tests.harness.linen_errors import in_one_sentence
 from parity_tests.harness.modes import noted_modes
 from parity_tests.harness.state_report import StateReport, Values, state_report
 from parity_tests.harness.tensors import as_torch, to_numpy
@@ -68,7 +69,11 @@ def compare_state(
         pairing = _Pairing(ref, port, bridge)
         states = [pairing.both(ref, port)]
         outputs = []
-        with noted_modes(ref) as ref_modes, noted_modes(port) as port_modes:
+        with (
+            noted_modes(ref) as ref_modes,
+            noted_modes(port) as port_modes,
+            in_one_sentence(port),
+        ):
             for _ in range(steps):
                 of_ref = run(ref, map_arrays(as_torch, inputs))
                 of_port = output(run(port, map_arrays(_jax, port_inputs)))
