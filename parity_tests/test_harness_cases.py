@@ -291,7 +291,7 @@ def normalizing(drop: bool, **bound: Any) -> Any:
 
 def with_own_generator(of_the_module: bool) -> Any:
     generator = torch.Generator()
-    ref = Torch(lambda m, x: m.fc(x) * torch.rand(1, generator=getattr(m, "g", generator)))
+    ref: Any = Torch(lambda m, x: m.fc(x) * torch.rand(1, generator=getattr(m, "g", generator)))
     ref.fc = torch.nn.Linear(3, 4)
     if of_the_module:  # copied with it, state and all: every run draws the same
         ref.g = generator

@@ -279,10 +279,12 @@ def test_refusals(ref: Any, port: Any, error: type[Exception], words: str) -> No
 
 def with_dropout(deterministic: bool | None) -> Any:
     class Dropping(Port):
+        drop: nnx.Dropout
+
         def __call__(self, x: jax.Array) -> jax.Array:
             return self.drop(super().__call__(x), deterministic=deterministic)
 
-    port = port_of(reference())
+    port: Any = port_of(reference())
     port.__class__ = Dropping
     port.drop = nnx.Dropout(0.1, rngs=nnx.Rngs(0))
     return port
