@@ -7,10 +7,11 @@ from itertools import permutations
 import torch
 
 from parity_tests.harness.draft_layers import by_owner, join, kind, places, score
-from parity_tests.harness.draft_shapes import Fit, Shape, fit
+from parity_tests.harness.draft_shapes import Fit, Shape, fit, is_table
 from parity_tests.harness.draft_stacks import Stack, stack_of
 
 CLOSE = 0.15  # of a score; nearer ones are told apart by the order alone
+TOLD = 0.3  # for a layer that is of the port's kind by the name of its array
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def _round(
                 fits = _leaves(module, (a, leaves), (b, others), partly=number > 0)
                 if fits:
                     scores = score(a, b, of_ours[a], of_theirs[b])
-                    candidates[a, b] = _Layers(a, b, fits, *scores)
+                    told = TOLD * _told_by_array(module, others)
+                    candidates[a, b] = _Layers(a, b, fits, *(s + told for s in scores))
     chosen: dict[str, _Layers] = {}
     taken: set[str] = set()
     for layers in sorted(candidates.values(), key=lambda layers: -layers.score):
@@ -102,7 +104,7 @@ def _round(
 def _rival(
     layers: _Layers, chosen: Mapping[str, _Layers], candidates: Mapping[tuple[str, str], _Layers]
 ) -> str:
-    """The layer of the port that might be exchanged for this, which neither shape nor name tells."""
+    """The layer of the port that might be exchanged for this: neither shape nor name tells."""
     for other in chosen.values():
         swapped = candidates.get((layers.reference, other.port))
         back = candidates.get((other.reference, layers.port))
@@ -111,6 +113,13 @@ def _rival(
         if layers.by_name + other.by_name - swapped.by_name - back.by_name < CLOSE:
             return other.port
     return ""
+
+
+def _told_by_array(module: torch.nn.Module, others: Mapping[str, Shape]) -> int:
+    """An "embedding" of Flax is a table: a tied head has its shape, too."""
+    if not {"embedding", "embeddings"} & others.keys():
+        return 0
+    return 1 if is_table(module) else -1
 
 
 def _leaves(

@@ -44,7 +44,7 @@ def fit(module: nn.Module, leaf: str, reference: Shape, name: str, port: Shape) 
     square = len(reference) == 2 and reference[0] == reference[1]
     if square and _of_conv1d(module, name):
         return AS_IT_IS
-    if square and not _is_table(module):
+    if square and not is_table(module):
         return Fit(likeliest.code, likeliest.map, SQUARE)
     if len(found) > 1:
         others = " or ".join(other.code or "as it is" for other in found[1:])
@@ -60,7 +60,7 @@ def _fits(module: nn.Module, leaf: str, reference: Shape, name: str, port: Shape
         return
     if not of_flax and reference == port:
         yield AS_IT_IS
-    if n == 2 and not _is_table(module) and port == reference[::-1]:
+    if n == 2 and not is_table(module) and port == reference[::-1]:
         yield Fit("LINEAR", layouts.LINEAR)
     if of_flax and reference == port and n != 2:
         yield AS_IT_IS
@@ -147,5 +147,5 @@ def _of_conv1d(module: nn.Module, name: str) -> bool:
     return name == "kernel" and type(module).__name__ == "Conv1D"
 
 
-def _is_table(module: nn.Module) -> bool:
+def is_table(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding)

@@ -80,6 +80,7 @@ class Runs:
             self.exact = {(call.name, call.count): call for call in exact.calls}
         pairing = pair_calls(ref, port, twins, set(layers(port.model)) | {""})
         self._sentences = list(pairing.not_paired)
+        self._sentences += bridge.parted(ref_model) if bridge is not None else ()
         self._not_alone: dict[str, list[str]] = {}
         likenesses = [
             Likeness.of(pair, None if pair.call.name else output) for pair in pairing.pairs
