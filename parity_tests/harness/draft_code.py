@@ -200,7 +200,8 @@ def python(
     for end, (name, shape) in _ends(left_of_port):
         owner, _, leaf = name.rpartition(".")
         zeros = f'Rule((), "{name}", constant(np.zeros({shape[0] if len(shape) == 1 else shape})))'
-        known = owner in halves and kind(owner, leaf) == "bias"
+        pattern = Pattern(owner)
+        known = kind(owner, leaf) == "bias" and any(pattern.match(half) is not None for half in halves)
         ends.append(f"# unpaired, of the port: {end}" + (f": {zeros}, or ignore_port" * known))
     text = "\n".join(body + ends)
     layouts = [f"{name}{n}D" for name in ("CONV", "CONV_TRANSPOSE") for n in (1, 2, 3)]

@@ -18,6 +18,7 @@ KINDS = {
     "var": ("var", "running_var"),
 }
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of LayerNorm, layer_norm, c_attn
 Owned = dict[str, dict[str, Shape]]  # layer -> its own arrays; "" is one that is the layer itself
 
 
@@ -75,13 +76,19 @@ def places(owned: Owned, blocks: Mapping[str, Any]) -> dict[str, Place]:
 
 def score(a: str, b: str, of_a: Place, of_b: Place) -> tuple[float, float]:
     """Of two layers, by order and by name alone: 1 for the same words, 0.5 for the same number."""
-    own, other = (name.rpartition(".")[2] for name in (a, b))
-    by_words = likeness(words(a), words(b)) + 0.3 * (own == other and not own.isdigit())
+    by_words = likeness(words(a), words(b)) + 0.3 * _share_of_words(a, b)
     same_block = of_a.block == of_b.block
     order = 0.25 * (of_a.rank == of_b.rank) + 0.35 * (of_a.block[0] == of_b.block[0])
     order += 0.25 * (of_a.kin == of_b.kin) - 0.1 * abs(of_a.share - of_b.share)
     numbers = re.findall(r"\d+", a) == re.findall(r"\d+", b)
     return by_words + order, by_words + 0.5 * (numbers or (same_block and of_a.block[1] > 1))
+
+
+def _share_of_words(a: str, b: str) -> float:
+    """Of the layers' own names: all of "query", half of "query" and "query_proj"."""
+    own, other = (_WORD.findall(name.rpartition(".")[2]) for name in (a, b))
+    own, other = ({word.lower() for word in found} for found in (own, other))
+    return len(own & other) / max(len(own), len(other), 1)
 
 
 @cache
