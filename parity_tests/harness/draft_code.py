@@ -31,19 +31,26 @@ class _Template:
     reference: str
     port: str
     places: int
-    spans: tuple[tuple[int, int, str], ...]  # in the pair's own name of the port
+    spans: tuple[tuple[int, int, str], ...]  # in the pair's own name of the reference
+    spans_of_port: tuple[tuple[int, int, str], ...]
     row: str = ""  # the place that says which row of a stacked array
 
     @property
     def key(self) -> tuple[str, str]:
         return self.reference, self.port
 
-    def also(self, name: str, own: str) -> str:
-        """Another name of the port's, with the places as far as it begins as the pair's own."""
-        for begin, end, place in reversed(self.spans):
+    def rival(self, pair: Drafted) -> str:
+        """The sentence on it, its name with the places as far as it begins as the pair's own."""
+        if pair.rival is None:
+            return ""
+        name, of_port = pair.rival.name, pair.rival.side == "port"
+        own = pair.port if of_port else pair.reference
+        for begin, end, place in reversed(self.spans_of_port if of_port else self.spans):
             if name[:end] == own[:end]:
                 name = name[:begin] + place + name[end:]
-        return name
+        if of_port and pair.stack is not None:
+            name = pair.stack.stacked(name)
+        return pair.rival.sentence.format(name)
 
 
 def lines_of(pairs: list[Drafted], names: Iterable[str], of_port: Iterable[str]) -> list[Line]:
@@ -93,11 +100,7 @@ def _line(template: _Template, members: list[Drafted]) -> Line:
     doubts = []
     for member in members:
         of_member = next(t for t in _templates(member) if t.key == template.key)
-        rival = member.rival and of_member.also(member.rival, member.port)
-        if rival:
-            rival = stack.stacked(rival) if stack else rival
-            rival = f"paired by order: could be {rival} as well"
-        doubts += [how.doubt, rival, member.doubt]
+        doubts += [how.doubt, of_member.rival(member), member.doubt]
     doubt = "; ".join(dict.fromkeys(filter(None, doubts)))
     if stack is None:
         rule = Rule(template.reference, name, how.map)
@@ -129,13 +132,14 @@ def _templates(pair: Drafted) -> Iterator[_Template]:
             continue
         places = [f"{{{letter}}}" for letter in LETTERS[: len(shared)]]
         ends = [(a.span(), b.span()) for a, b in shared]
-        of_reference = [(*a, place) for (a, _), place in zip(ends, places, strict=True)]
+        of_reference = tuple((*a, place) for (a, _), place in zip(ends, places, strict=True))
         of_port = tuple((*b, place) for (_, b), place in zip(ends, places, strict=True))
         row = places[begins.index(needed)] if needed is not None else ""
         yield _Template(
             _placed(pair.reference, of_reference),
             _placed(pair.port, of_port),
             len(places),
+            of_reference,
             of_port,
             row,
         )
@@ -201,7 +205,9 @@ def python(
         owner, _, leaf = name.rpartition(".")
         zeros = f'Rule((), "{name}", constant(np.zeros({shape[0] if len(shape) == 1 else shape})))'
         pattern = Pattern(owner)
-        known = kind(owner, leaf) == "bias" and any(pattern.match(half) is not None for half in halves)
+        known = kind(owner, leaf) == "bias" and any(
+            pattern.match(half) is not None for half in halves
+        )
         ends.append(f"# unpaired, of the port: {end}" + (f": {zeros}, or ignore_port" * known))
     text = "\n".join(body + ends)
     layouts = [f"{name}{n}D" for name in ("CONV", "CONV_TRANSPOSE") for n in (1, 2, 3)]

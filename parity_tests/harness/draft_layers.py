@@ -47,41 +47,73 @@ class Place:
     """A layer's among others; each rank is a number and of how many."""
 
     rank: int  # among those whose names differ in numbers alone
-    block: tuple[int, int]  # among those whose names differ in the numbers of what they are in
+    blocks: tuple[tuple[int, int], ...]  # of numbered blocks, from the outside in
     kin: tuple[int, int]  # among those of as many numbers, which may be exchanged
     share: float
 
 
-def places(owned: Owned, blocks: Mapping[str, Any]) -> dict[str, Place]:
-    """`blocks` says in which of some stacked layers each is: kin is counted inside it."""
+def places(owned: Owned, stacked: Mapping[str, Any]) -> dict[str, Place]:
+    """`stacked` says in which row of which stack each is: kin is counted inside it."""
     alike: dict[str, int] = defaultdict(int)
     ranks: dict[Any, int] = defaultdict(int)
 
-    def block_and_kin(name: str) -> tuple[Any, Any]:
-        container, _, own = name.rpartition(".")
-        return (words(container), own), (blocks.get(name), *sorted(map(prod, owned[name].values())))
+    def kin(name: str) -> Any:
+        return (stacked.get(name), *sorted(map(prod, owned[name].values())))
 
-    counts = Counter(key for name in owned for key in block_and_kin(name))
+    counts = Counter(map(kin, owned))
+    blocks = _blocks(owned)
     found = {}
     # torch lists layers as they were made, JAX's trees by name; numbers count in both.
     for i, name in enumerate(sorted(owned, key=natural) if _is_sorted(owned) else owned):
-        block, kin = block_and_kin(name)
-        of_block, of_kin = ((ranks[key], counts[key]) for key in (block, kin))
-        found[name] = Place(alike[words(name)], of_block, of_kin, i / len(owned))
+        own = kin(name)
+        of_kin = ranks[own], counts[own]
+        found[name] = Place(alike[words(name)], blocks[name], of_kin, i / len(owned))
         alike[words(name)] += 1
-        for key in (block, kin):
-            ranks[key] += 1
+        ranks[own] += 1
     return found
+
+
+def _blocks(names: Iterable[str]) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Of each layer, which of how many blocks it is in that are called alike but for a number."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    of_layers: dict[str, list[tuple[str, int]]] = {}
+    for name in names:
+        of_layers[name] = []
+        parts = name.split(".")
+        for i, part in enumerate(parts[:-1]):
+            if number := re.search(r"\d+$", part):
+                family = ".".join([*parts[:i], part[: number.start()]])
+                numbers[family].add(int(number[0]))
+                of_layers[name].append((family, int(number[0])))
+    return {
+        name: tuple(
+            (sorted(numbers[family]).index(number), len(numbers[family]))
+            for family, number in families
+            if len(numbers[family]) > 1
+        )
+        for name, families in of_layers.items()
+    }
 
 
 def score(a: str, b: str, of_a: Place, of_b: Place) -> tuple[float, float]:
     """Of two layers, by order and by name alone: 1 for the same words, 0.5 for the same number."""
-    by_words = likeness(words(a), words(b)) + 0.3 * _share_of_words(a, b)
-    same_block = of_a.block == of_b.block
-    order = 0.25 * (of_a.rank == of_b.rank) + 0.35 * (of_a.block[0] == of_b.block[0])
+    by_name = likeness(words(a), words(b)) + 0.3 * _share_of_words(a, b)
+    by_name += _same_block(of_a, of_b) + 0.25 * (a.rpartition(".")[2] == b.rpartition(".")[2])
+    order = 0.25 * (of_a.rank == of_b.rank)
     order += 0.25 * (of_a.kin == of_b.kin) - 0.1 * abs(of_a.share - of_b.share)
     numbers = re.findall(r"\d+", a) == re.findall(r"\d+", b)
-    return by_words + order, by_words + 0.5 * (numbers or (same_block and of_a.block[1] > 1))
+    return by_name + order, by_name + 0.5 * numbers
+
+
+def _same_block(a: Place, b: Place) -> float:
+    """Positive in blocks of the same number, negative in others, where there are as many."""
+    total, weight = 0.0, 1.0
+    for of_a, of_b in zip(a.blocks, b.blocks, strict=False):
+        if of_a[1] != of_b[1]:
+            break
+        total += weight if of_a == of_b else -weight
+        weight /= 2
+    return total
 
 
 def _share_of_words(a: str, b: str) -> float:

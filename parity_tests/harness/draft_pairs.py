@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Literal
 
 import torch
 
@@ -15,6 +16,15 @@ TOLD = 0.3  # for a layer that is of the port's kind by the name of its array
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A layer that might be meant as well."""
+
+    side: Literal["reference", "port"]
+    name: str
+    sentence: str  # with a {} for the name
+
+
+@dataclass(frozen=True)
 class Drafted:
     """One tensor of the reference, the port's, and how it goes there.
 
@@ -24,7 +34,7 @@ class Drafted:
     reference: str
     port: str
     fit: Fit
-    rival: str = ""  # a layer of the port that might be meant as well
+    rival: Rival | None = None
     doubt: str = ""
     stack: Stack | None = None
 
@@ -103,16 +113,23 @@ def _round(
 
 def _rival(
     layers: _Layers, chosen: Mapping[str, _Layers], candidates: Mapping[tuple[str, str], _Layers]
-) -> str:
-    """The layer of the port that might be exchanged for this: neither shape nor name tells."""
+) -> Rival | None:
+    """The layer that might be exchanged for this, or stand in its place: no name tells."""
     for other in chosen.values():
         swapped = candidates.get((layers.reference, other.port))
         back = candidates.get((other.reference, layers.port))
         if other is layers or swapped is None or back is None:
             continue
         if layers.by_name + other.by_name - swapped.by_name - back.by_name < CLOSE:
-            return other.port
-    return ""
+            return Rival("port", other.port, "paired by order: could be {} as well")
+    taken = {other.port for other in chosen.values()}
+    for (a, b), other in candidates.items():
+        if layers.by_name - other.by_name < CLOSE:
+            if a == layers.reference and b not in taken:
+                return Rival("port", b, "{} is like it")
+            if b == layers.port and a not in chosen:
+                return Rival("reference", a, "{} is like it")
+    return None
 
 
 def _told_by_array(module: torch.nn.Module, others: Mapping[str, Shape]) -> int:
