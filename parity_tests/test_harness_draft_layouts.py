@@ -132,6 +132,17 @@ def test_layers_scanned_in_linen() -> None:
     same(values["LayerNorm_0.scale"], ref.norm.weight)
 
 
+def test_a_block_that_is_one_layer() -> None:
+    arrays = (jnp.zeros((3, 5, 3)), jnp.zeros((3, 3)))
+    ref = nn.Sequential(*(nn.ModuleDict({"fc": nn.Linear(5, 3)}) for _ in range(3)))
+    for tree in ({"blocks": {"fc": {"w": 0, "b": 1}}}, {"fc": {"w": 0, "b": 1}}, {"w": 0, "b": 1}):
+        port = partial(lambda tree: tree, jax.tree.map(lambda i: arrays[i], tree))
+        draft = draft_rules(ref, port)
+        assert (draft.doubts, draft.unpaired, draft.unpaired_of_port) == ({}, (), ())
+        (kernel, *_) = (x for x in filled(ref, port, draft).values() if x.ndim == 3)
+        same(kernel[2].T, ref[2]["fc"].weight)
+
+
 def test_what_has_as_many_rows_as_there_are_layers_is_not_stacked() -> None:
     """Two classes, and two layers that are numbered on both sides."""
     ref = nn.Module()

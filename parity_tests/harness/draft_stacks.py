@@ -24,7 +24,7 @@ class Stack:
     @cached_property
     def prefixes(self) -> set[str]:
         """Of its arrays: layers, and what they are in."""
-        return _prefixes(self.names)
+        return _prefixes(self.names) | {""}
 
     def row(self, name: str, i: int) -> str:
         """What an array's row would be called, were it an array of its own."""
@@ -34,7 +34,7 @@ class Stack:
         """The array that a row is of, also where its number is a place, "{i}"."""
         begin = len(self.port)
         _, _, rest = row[begin + 1 if begin else 0 :].partition(".")
-        return f"{self.port}.{rest}" if begin else rest
+        return f"{self.port}.{rest}" if begin and rest else rest or self.port
 
 
 def stack_of(

@@ -147,9 +147,14 @@ class Runs:
         return compare(kept, of_port, exact or None, budget=budget)
 
     @cached_property
+    def port_arrays(self) -> dict[str, Any]:
+        """By name."""
+        return variables(self.port)
+
+    @cached_property
     def port_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the port's arrays, by name."""
-        return {name: np.shape(value) for name, value in variables(self.port).items()}
+        return {name: np.shape(value) for name, value in self.port_arrays.items()}
 
     def leave_out(self, sentence: str) -> None:
         """Something that was not compared, and why."""
