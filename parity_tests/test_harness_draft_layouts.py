@@ -217,7 +217,9 @@ def test_a_tree_whose_leaves_are_the_layers() -> None:
     port = partial(lambda tree: tree, weights)
     draft = draft_rules(ref, port)
     assert draft.doubts == {"square.weight": "square: transposed or not? probe it"}
-    same(filled(ref, port, draft)["up_proj"].T, ref.up_proj.weight)
+    values = filled(ref, port, draft)
+    same(values["up_proj"].T, ref.up_proj.weight)
+    same(values["square"].T, ref.square.weight)  # as the other
 
 
 def test_a_stacked_tree_whose_heads_are_axes() -> None:

@@ -1,15 +1,17 @@
 """Which layers of two models are likely the same, by shapes, by name and by order."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Literal
 
 import torch
 
-from parity_tests.harness.draft_layers import by_owner, join, kind, places, score
-from parity_tests.harness.draft_shapes import Fit, Shape, fit, is_table
+from parity_tests.harness.draft_layers import KIND_OF, by_owner, join, kind, places, score
+from parity_tests.harness.draft_shapes import SQUARE, Fit, Shape, fit, is_table
 from parity_tests.harness.draft_stacks import Stack, stack_of
+from parity_tests.harness.layouts import LINEAR
 
 CLOSE = 0.15  # of a score; nearer ones are told apart by the order alone
 TOLD = 0.3  # for a layer that is of the port's kind by the name of its array
@@ -66,7 +68,31 @@ def draft_pairs(
         pairs += found
         rounds += 1
     order = {name: i for i, name in enumerate(reference)}
+    pairs = _turned_as_others(model, pairs, reference)
     return sorted(pairs, key=lambda pair: order[pair.reference])
+
+
+def _turned_as_others(
+    model: torch.nn.Module, pairs: list[Drafted], reference: Mapping[str, Shape]
+) -> list[Drafted]:
+    """A square matrix as those that are not, if the port calls them alike: "w", or by no name."""
+    ways: dict[str, set[str]] = defaultdict(set)
+
+    def called(pair: Drafted) -> str:
+        leaf = pair.port.rpartition(".")[2]
+        return leaf if leaf in KIND_OF else ""
+
+    for pair in pairs:
+        rows, *columns = reference[pair.reference] or (1,)
+        of_table = is_table(model.get_submodule(pair.reference.rpartition(".")[0]))
+        if len(columns) == 1 and rows != columns[0] and not of_table:
+            ways[called(pair)].add(pair.fit.code)
+    return [
+        replace(pair, fit=Fit("LINEAR", LINEAR, SQUARE))
+        if pair.fit.doubt == SQUARE and ways[called(pair)] == {"LINEAR"}
+        else pair
+        for pair in pairs
+    ]
 
 
 def _round(
