@@ -232,6 +232,7 @@ class OfAnotherGradient(nnx.Linear):
 
     def __call__(self, x: jax.Array, *_: Any) -> jax.Array:
         kernel = self.kernel[...]
+        assert self.bias is not None
         return x @ (2 * kernel - jax.lax.stop_gradient(kernel)) + self.bias[...]
 
 

@@ -121,9 +121,8 @@ def _templates(pair: Drafted) -> Iterator[_Template]:
     numbers, theirs = (list(NUMBER.finditer(name)) for name in (pair.reference, pair.port))
     needed = None
     if pair.stack is not None:
-        needed = tuple(
-            len(prefix) + bool(prefix) for prefix in (pair.stack.reference, pair.stack.port)
-        )
+        ours, ports = pair.stack.reference, pair.stack.port
+        needed = len(ours) + bool(ours), len(ports) + bool(ports)
     for shared in _in_order(numbers, theirs):
         if len(shared) > len(LETTERS):
             continue
