@@ -12,6 +12,7 @@ import torch
 from flax import nnx
 
 from parity_tests import LINEAR, Bridge, Location, Rule, Twin, locate
+from parity_tests.harness.stacked import unstacked
 from parity_tests.small_pairs import (
     AB,
     FC,
@@ -226,22 +227,48 @@ def other_blocks(port: Any) -> None:
     port.blocks.__class__ = SineBlock
 
 
+class OfAnotherGradient(nnx.Linear):
+    """The same function; its kernel's gradient is twice what it should be."""
+
+    def __call__(self, x: jax.Array, *_: Any) -> jax.Array:
+        kernel = self.kernel[...]
+        assert self.bias is not None
+        return x @ (2 * kernel - jax.lax.stop_gradient(kernel)) + self.bias[...]
+
+
+def other_gradients(port: Any) -> None:
+    port.blocks.fc.__class__ = OfAnotherGradient
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (lambda port: None, []),
         (one_bias, [("blocks.1.fc", "forward")]),
         (other_blocks, [(f"blocks.{i}", "forward") for i in range(3)]),
+        (other_gradients, [(f"blocks.{i}.fc", "backward") for i in (2, 1, 0)]),
     ],
-    ids=["right", "one bias", "every block"],
+    ids=["right", "one bias", "every block", "every kernel's gradient"],
 )
 def test_calls_of_a_scanned_layer_stand_for_layers(change: Any, named: Any) -> None:
     found = scanned(change)
     assert guilty(found) == named, found
-    assert found.not_compared == (
-        "blocks.* (3), blocks.*.fc (3) alone: "
-        "the gradients of weights that the port holds stacked are compared of the whole only",
-    )
+    assert found.not_compared == ()
+
+
+def test_the_row_of_stacked_weights_that_a_call_had() -> None:
+    """That which holds the same; the call's number, if several do; none that is no row of it."""
+    stack = {"w": np.array([[1.0, 2], [3, 4], [1, 2]]), "one": np.zeros(2)}
+    gradients = {"w": np.ones(2), "one": np.ones(2)}
+    for values, count, row in (([3.0, 4.0], 0, 1), ([1.0, 2.0], 2, 2), ([1.0, 2.0], 1, None)):
+        found = unstacked(gradients, {"w": np.array(values), "one": stack["one"]}, stack, count)
+        if row is None:
+            assert found is None
+            continue
+        assert found is not None
+        np.testing.assert_array_equal(found["w"], np.eye(3)[row][:, None] * np.ones(2))
+        np.testing.assert_array_equal(found["one"], gradients["one"])
+    assert unstacked(gradients, {"w": np.array([9.0, 9.0])}, stack, 0) is None
 
 
 def test_a_call_that_the_port_does_not_make() -> None:

@@ -4,7 +4,7 @@ Every tensor of the reference and every number of the port is used once; whateve
 used twice, of another shape or rounded on the way is an error that names it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from parity_tests.harness.links import Links
 from parity_tests.harness.patterns import Pattern
 from parity_tests.harness.rules import BridgeError, Rule, raise_if
 from parity_tests.harness.tensors import named_leaves, to_numpy
+from parity_tests.harness.ties import aliases
 from parity_tests.harness.variables import variables, with_variables
 
 __all__ = ["CONV1D", "CONV2D", "LINEAR", "Bridge", "BridgeError", "Rule"]
@@ -122,7 +123,8 @@ class Bridge:
         its "params", an Equinox module), of all weights or of some: a tensor of the reference that
         is several of the port is left out unless all are there. Tied tensors appear once, as in
         torch's `named_parameters()`. `reference` gives the weights to maps whose derivative depends
-        on them, as weight norm's does.
+        on them, as weight norm's does; given as a module, it adds the gradients of a tied weight
+        that is two arrays of the port.
         """
         weights = reference.state_dict() if isinstance(reference, torch.nn.Module) else reference
         given = {name: to_numpy(x) for name, x in self._of_port(self._named(gradients)).items()}
@@ -132,7 +134,23 @@ class Bridge:
                 pieces = [given[target][link.part] for target in link.ports]
                 of_link = gradients_of_reference(link, pieces, weights)
                 result |= zip(link.references, of_link, strict=True)
+        if isinstance(reference, torch.nn.Module):
+            for name, first in aliases(reference).items():
+                if name in result and first in result:  # one weight, two arrays of the port
+                    result[first] = result[first] + result.pop(name)
         return result
+
+    def parted(self, reference: torch.nn.Module) -> Iterator[str]:
+        """A sentence for each weight that the reference ties and the port holds twice."""
+        for name, first in aliases(reference).items():
+            links = [self._links.link(each) for each in (first, name)]
+            ports = [link.ports for link in links if link and link.ports]
+            if len(ports) == 2 and ports[0] != ports[1]:
+                arrays = " and ".join(dict.fromkeys([*ports[0], *ports[1]]))
+                yield (
+                    f"{first} and {name}, tied in the reference, are {arrays} of the port: their "
+                    "gradients are added, and training parts them"
+                )
 
     def outside(
         self, reference: str, port: str, tensors: Iterable[str], shapes: Mapping[str, Any]

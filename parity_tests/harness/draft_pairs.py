@@ -1,34 +1,44 @@
 """Which layers of two models are likely the same, by shapes, by name and by order."""
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import SequenceMatcher
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any
+from typing import Literal
 
 import torch
 
-from parity_tests.harness.draft_shapes import Fit, Shape, fit
+from parity_tests.harness.draft_layers import KIND_OF, by_owner, join, kind, places, score
+from parity_tests.harness.draft_shapes import SQUARE, Fit, Shape, fit, is_table
+from parity_tests.harness.draft_stacks import Stack, stack_of
+from parity_tests.harness.layouts import LINEAR
 
 CLOSE = 0.15  # of a score; nearer ones are told apart by the order alone
-KNOWN = {
-    "weight": ("kernel", "scale", "embedding", "weight"),
-    "running_mean": ("mean",),
-    "running_var": ("var",),
-}
-Owned = dict[str, dict[str, Shape]]  # layer -> its own tensors
+TOLD = 0.3  # for a layer that is of the port's kind by the name of its array
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A layer that might be meant as well."""
+
+    side: Literal["reference", "port"]
+    name: str
+    sentence: str  # with a {} for the name
 
 
 @dataclass(frozen=True)
 class Drafted:
-    """One tensor of the reference, the port's, and how it goes there."""
+    """One tensor of the reference, the port's, and how it goes there.
+
+    What the port holds stacked is named as if it did not: "layers.0.fc.weight", with its `stack`.
+    """
 
     reference: str
     port: str
     fit: Fit
-    doubt: str
+    rival: Rival | None = None
+    doubt: str = ""
+    stack: Stack | None = None
 
 
 @dataclass(frozen=True)
@@ -41,17 +51,72 @@ class _Layers:
 
 
 def draft_pairs(
-    model: torch.nn.Module, reference: Mapping[str, Shape], port: Mapping[str, Shape]
+    model: torch.nn.Module,
+    reference: Mapping[str, Shape],
+    port: Mapping[str, Shape],
+    stacks: Sequence[Stack] = (),
 ) -> list[Drafted]:
-    """In the reference's order; what is not in it has no counterpart that fits as a whole layer."""
-    ours, theirs = _by_owner(reference), _by_owner(port)
-    of_ours, of_theirs = _places(ours), _places(theirs)
-    candidates = {
-        (a, b): _Layers(a, b, fits, *_score(a, b, of_ours[a], of_theirs[b]))
-        for a, leaves in ours.items()
-        for b, others in theirs.items()
-        if (fits := _leaves(model.get_submodule(a), leaves, others)) is not None
-    }
+    """In the reference's order. Layers that fit as a whole come first, then those of which one has
+    arrays that the other has not, then what is left over of both.
+    """
+    left, left_of_port = dict(reference), dict(port)
+    pairs: list[Drafted] = []
+    rounds = 0
+    while found := _round(model, (reference, port), (left, left_of_port), stacks, rounds):
+        for pair in found:
+            del left[pair.reference], left_of_port[pair.port]
+        pairs += found
+        rounds += 1
+    order = {name: i for i, name in enumerate(reference)}
+    pairs = _turned_as_others(model, pairs, reference)
+    return sorted(pairs, key=lambda pair: order[pair.reference])
+
+
+def _turned_as_others(
+    model: torch.nn.Module, pairs: list[Drafted], reference: Mapping[str, Shape]
+) -> list[Drafted]:
+    """A square matrix as those that are not, if the port calls them alike: "w", or by no name."""
+    ways: dict[str, set[str]] = defaultdict(set)
+
+    def called(pair: Drafted) -> str:
+        leaf = pair.port.rpartition(".")[2]
+        return leaf if leaf in KIND_OF else ""
+
+    for pair in pairs:
+        rows, *columns = reference[pair.reference] or (1,)
+        of_table = is_table(model.get_submodule(pair.reference.rpartition(".")[0]))
+        if len(columns) == 1 and rows != columns[0] and not of_table:
+            ways[called(pair)].add(pair.fit.code)
+    return [
+        replace(pair, fit=Fit("LINEAR", LINEAR, SQUARE))
+        if pair.fit.doubt == SQUARE and ways[called(pair)] == {"LINEAR"}
+        else pair
+        for pair in pairs
+    ]
+
+
+def _round(
+    model: torch.nn.Module,
+    everything: tuple[Mapping[str, Shape], Mapping[str, Shape]],
+    left: tuple[Mapping[str, Shape], Mapping[str, Shape]],
+    stacks: Sequence[Stack],
+    number: int,
+) -> list[Drafted]:
+    whole, whole_of_port = map(by_owner, everything)
+    blocks = {name: stack_of(name, stacks, "reference") for name in whole}
+    blocks_of_port = {name: stack_of(name, stacks, "port") for name in whole_of_port}
+    of_ours, of_theirs = places(whole, blocks), places(whole_of_port, blocks_of_port)
+    ours, theirs = map(by_owner, left)
+    candidates: dict[tuple[str, str], _Layers] = {}
+    for a, leaves in ours.items():
+        module = model.get_submodule(a.rpartition(".")[0] if "" in leaves else a)
+        for b, others in theirs.items():
+            if blocks[a] == blocks_of_port[b]:
+                fits = _leaves(module, (a, leaves), (b, others), partly=number > 0)
+                if fits:
+                    scores = score(a, b, of_ours[a], of_theirs[b])
+                    told = TOLD * _told_by_array(module, others)
+                    candidates[a, b] = _Layers(a, b, fits, *(s + told for s in scores))
     chosen: dict[str, _Layers] = {}
     taken: set[str] = set()
     for layers in sorted(candidates.values(), key=lambda layers: -layers.score):
@@ -60,117 +125,76 @@ def draft_pairs(
             taken.add(layers.port)
     return [
         Drafted(
-            _join(owner, leaf),
-            _join(layers.port, name),
+            join(owner, leaf),
+            join(layers.port, name),
             how,
-            "; ".join(d for d in (how.doubt, _rival(layers, chosen, candidates)) if d),
+            _rival(layers, chosen, candidates),
+            "left over on both sides" if number > 1 else "",
+            place[0] if (place := blocks[owner]) else None,
         )
-        for owner in ours
-        if (layers := chosen.get(owner)) is not None
+        for owner, layers in chosen.items()
         for leaf, (name, how) in layers.fits.items()
     ]
 
 
 def _rival(
     layers: _Layers, chosen: Mapping[str, _Layers], candidates: Mapping[tuple[str, str], _Layers]
-) -> str:
-    """The doubt that two layers might be exchanged, which neither shape nor name decides."""
+) -> Rival | None:
+    """The layer that might be exchanged for this, or stand in its place: no name tells."""
     for other in chosen.values():
         swapped = candidates.get((layers.reference, other.port))
         back = candidates.get((other.reference, layers.port))
         if other is layers or swapped is None or back is None:
             continue
         if layers.by_name + other.by_name - swapped.by_name - back.by_name < CLOSE:
-            return f"paired by order: could be {other.port} as well"
-    return ""
+            return Rival("port", other.port, "paired by order: could be {} as well")
+    taken = {other.port for other in chosen.values()}
+    for (a, b), other in candidates.items():
+        if layers.by_name - other.by_name < CLOSE:
+            if a == layers.reference and b not in taken:
+                return Rival("port", b, "{} is like it")
+            if b == layers.port and a not in chosen:
+                return Rival("reference", a, "{} is like it")
+    return None
+
+
+def _told_by_array(module: torch.nn.Module, others: Mapping[str, Shape]) -> int:
+    """An "embedding" of Flax is a table: a tied head has its shape, too."""
+    if not {"embedding", "embeddings"} & others.keys():
+        return 0
+    return 1 if is_table(module) else -1
 
 
 def _leaves(
-    module: torch.nn.Module, ours: Mapping[str, Shape], theirs: Mapping[str, Shape]
-) -> dict[str, tuple[str, Fit]] | None:
-    """For each tensor one of the port's layer, all used; of those that fit, the best by name."""
-    if len(ours) != len(theirs):
-        return None
-    best, best_names = None, -1
-    for names in permutations(theirs) if len(theirs) <= 4 else [tuple(theirs)]:
-        fits = {
-            leaf: (name, how)
-            for (leaf, shape), name in zip(ours.items(), names, strict=True)
-            if (how := fit(module, leaf, shape, name, theirs[name])) is not None
-        }
-        known = sum(
-            name in KNOWN.get(leaf, (leaf,)) for leaf, name in zip(ours, names, strict=True)
-        )
-        if len(fits) == len(ours) and known > best_names:
-            best, best_names = fits, known
+    module: torch.nn.Module,
+    ours: tuple[str, Mapping[str, Shape]],
+    theirs: tuple[str, Mapping[str, Shape]],
+    partly: bool,
+) -> dict[str, tuple[str, Fit]]:
+    """For each array of a layer one of the other of its kind; `partly`, one side may have more.
+
+    The best by kinds; {} if there are none such.
+    """
+    (owner, leaves), (other_owner, others) = ours, theirs
+    if len(leaves) != len(others) and not partly:
+        return {}
+    n = min(len(leaves), len(others))
+    best: dict[str, tuple[str, Fit]] = {}
+    most = -1
+    for some in permutations(leaves, n) if len(leaves) > n else [tuple(leaves)]:
+        for names in permutations(others, n):
+            kinds = [
+                (kind(owner, leaf), kind(other_owner, name))
+                for leaf, name in zip(some, names, strict=True)
+            ]
+            if any(a and b and a != b for a, b in kinds):
+                continue
+            known = sum(bool(a) and a == b for a, b in kinds)
+            fits = {
+                leaf: (name, how)
+                for leaf, name in zip(some, names, strict=True)
+                if (how := fit(module, leaf, leaves[leaf], name, others[name])) is not None
+            }
+            if len(fits) == n and known > most:
+                best, most = fits, known
     return best
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A layer's among those whose names differ in numbers alone, and among all."""
-
-    rank: int
-    block: int  # the rank among those whose names differ in the numbers of what they are in
-    share: float
-
-
-def _places(owned: Owned) -> dict[str, _Place]:
-    alike: dict[str, int] = defaultdict(int)
-    blocks: dict[tuple[str, str], int] = defaultdict(int)
-    places = {}
-    # torch lists layers as they were made, JAX's trees by name; numbers count in both.
-    for i, name in enumerate(sorted(owned, key=_natural) if _is_sorted(owned) else owned):
-        container, _, own = name.rpartition(".")
-        block = _words(container), own
-        places[name] = _Place(alike[_words(name)], blocks[block], i / len(owned))
-        alike[_words(name)] += 1
-        blocks[block] += 1
-    return places
-
-
-def _is_sorted(names: Iterable[str]) -> bool:
-    """By letters, as JAX sorts the keys of a tree: layer 10 before layer 2."""
-    names = list(names)
-    return names == sorted(names)
-
-
-def _score(a: str, b: str, of_a: _Place, of_b: _Place) -> tuple[float, float]:
-    """Of two layers, by order and by name alone: 1 for the same words, 0.5 for the same number."""
-    words = SequenceMatcher(None, _words(a), _words(b)).ratio()
-    order = 0.25 * (of_a.rank == of_b.rank) + 0.35 * (of_a.block == of_b.block)
-    order -= 0.1 * abs(of_a.share - of_b.share)
-    return words + order, words + 0.5 * (re.findall(r"\d+", a) == re.findall(r"\d+", b))
-
-
-def _by_owner(shapes: Mapping[str, Shape]) -> Owned:
-    owned: Owned = {}
-    for name, shape in shapes.items():
-        owner, _, leaf = name.rpartition(".")
-        owned.setdefault(owner, {})[leaf] = shape
-    return owned
-
-
-def _words(name: str) -> str:
-    return re.sub(r"[\d_.]+", " ", name).lower().strip()
-
-
-def _natural(name: str) -> list[Any]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _join(owner: str, leaf: str) -> str:
-    return f"{owner}.{leaf}" if owner else leaf
-
-
-def numbered_templates(reference: str, port: str) -> Iterator[tuple[str, str]]:
-    """Both names with a place for each number, if they have the same ones."""
-    ours, theirs = re.split(r"(\d+)", reference), re.split(r"(\d+)", port)
-    if not (ours[1::2] and ours[1::2] == theirs[1::2]):
-        return
-    places = [f"{{{letter}}}" for letter in "ijklmn"]
-    if len(ours[1::2]) > len(places):
-        return
-    for parts in (ours, theirs):
-        parts[1::2] = places[: len(parts[1::2])]
-    yield "".join(ours), "".join(theirs)

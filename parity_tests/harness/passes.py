@@ -6,12 +6,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from parity_tests.harness.bridge import BridgeError
 from parity_tests.harness.budgets import Budget
-from parity_tests.harness.calls import Call, NotReplayableError
+from parity_tests.harness.calls import Call, JaxLayer, NotReplayableError
 from parity_tests.harness.checks import Check, Direction, Mode
 from parity_tests.harness.compare import compare, rms
 from parity_tests.harness.doubts import Doubts
@@ -20,6 +19,7 @@ from parity_tests.harness.likeness import Likeness
 from parity_tests.harness.on_torch import torch_gradients, torch_outputs
 from parity_tests.harness.report import failed
 from parity_tests.harness.runs import Runs, in_double
+from parity_tests.harness.stacked import unstacked
 from parity_tests.harness.stretches import Stretches, StretchGradients
 from parity_tests.harness.trace import numbered
 
@@ -190,10 +190,14 @@ class Passes:
         """Gradients of the port's weights, by the reference's names; none without a bridge."""
         if self.runs.bridge is None:
             return {}
-        shapes = self.runs.port_shapes
-        if any(np.shape(g) != shapes.get(name, np.shape(g)) for name, g in weights.items()):
-            self._not_alone(like, STACKED)
-            return {}
+        layer = like.pair.port_call.layer
+        if like.name and isinstance(layer, JaxLayer):
+            values, count = _under(like.pair.twin.port, layer.values), like.pair.port_call.count
+            whole = unstacked(weights, values, self.runs.port_arrays, count)
+            if whole is None:
+                self._not_alone(like, STACKED)
+                return {}
+            weights = whole
         try:
             of_weights = self.runs.bridge.map_gradients(weights, self.runs.ref)
         except BridgeError as error:

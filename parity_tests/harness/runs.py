@@ -88,6 +88,7 @@ class Runs:
             self.exact = {(call.name, call.count): call for call in exact.calls}
         pairing = pair_calls(ref, port, twins, set(layers(port.model)) | {""})
         self._sentences = list(pairing.not_paired)
+        self._sentences += bridge.parted(ref_model) if bridge is not None else ()
         self._not_alone: dict[str, list[str]] = {}
         likenesses = [
             Likeness.of(pair, None if pair.call.name else output) for pair in pairing.pairs
@@ -179,9 +180,14 @@ class Runs:
         return compare(kept, of_port, exact or None, budget=budget)
 
     @cached_property
+    def port_arrays(self) -> dict[str, Any]:
+        """By name."""
+        return variables(self.port)
+
+    @cached_property
     def port_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the port's arrays, by name."""
-        return {name: np.shape(value) for name, value in variables(self.port).items()}
+        return {name: np.shape(value) for name, value in self.port_arrays.items()}
 
     def leave_out(self, sentence: str) -> None:
         """Something that was not compared, and why."""
