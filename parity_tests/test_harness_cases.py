@@ -243,8 +243,11 @@ CASES = {
         "state differs",  # the variance, which nnx does not divide by n - 1
         says=("bn.running_mean: the port keeps it in float32; to that, it agrees",),
     ),
-    # What no input could show is not seen here; the next width shows it.
-    "X19 SAME for torch's padding, an odd width": Case(lambda: one_padding_for_another(5)),
+    # What an input cannot show is said; the next width shows it.
+    "X19 SAME for torch's padding, an odd width": Case(
+        lambda: one_padding_for_another(5),
+        says=("0: at size 5 torch's padding and JAX's SAME are one; at size 6 they are not",),
+    ),
     "X19 SAME for torch's padding, an even width": Case(
         lambda: one_padding_for_another(6), "differs", (("0", "forward"),)
     ),

@@ -26,6 +26,7 @@ from parity_tests.harness.passes import Passes
 from parity_tests.harness.progress import Progress
 from parity_tests.harness.quick_programs import quickly_compiled
 from parity_tests.harness.runs import Names, Runs, in_double
+from parity_tests.harness.unseen import unseen
 
 
 def locate(
@@ -98,7 +99,8 @@ def locate(
             *passes.isolated_backward(back),
         )
         state = runs.state(budget)
-        found = Location(checks, runs.not_compared, state, runs.pairing)
+        hidden = unseen(ref_model, runs.inputs, runs.ref_calls)
+        found = Location(checks, runs.not_compared, state, runs.pairing, hidden)
         if found.ok:
             return found
         progress.now("where the port rounds, or draws random numbers")

@@ -19,6 +19,7 @@ class Location:
     not_compared: tuple[str, ...] = ()  # a sentence for each, with the reason
     state: Report | None = None  # of buffers after the call, where a bridge has rules for any
     pairing: str = ""  # of names="auto": code to paste
+    unseen: tuple[str, ...] = ()  # what these inputs and weights cannot show
     islands: tuple[str, ...] = ()  # where a float64 port that differs rounds to float32
     draws: tuple[str, ...] = ()  # where a port that differs draws random numbers
 
@@ -160,6 +161,9 @@ class Location:
         if self.not_compared:
             lines.append("  not compared:")
             lines += [f"    {sentence}" for sentence in self.not_compared]
+        if self.unseen:
+            lines.append("  what these inputs and weights do not show:")
+            lines += [f"    {sentence}" for sentence in self.unseen]
         limits = next((c.report.limits for c in self.checks if c.report.limits), "")
         lines += [f"  {limits}"] if limits else []
         lines.append(table(self.checks, same_function=self._same_function))

@@ -60,6 +60,7 @@ class Runs:
         progress.now("the reference runs")
         ref = record(self.ref, inputs)
         refuse_other_numbers(self.ref, ref, record(self.ref, inputs))
+        self.ref_calls = ref.calls
         self.pairing = ""
         recorded = None
         if names == "auto":
