@@ -201,7 +201,6 @@ FLAGS = {
     "a tying that is none": (["--model.no-head-bias"], "head_bias is given as False, but"),
     "other tokens": (["--tokens", "bytes"], "tokens is 'bytes', but {} has 11 symbols"),
     "the lecture's draws": (["--rng", "torch"], "rng torch draws the lecture's initial weights"),
-    "a plan": (["--plan", "h100"], "--plan loads no weights"),
 }
 
 

@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_none(call, folder):
         pytest.param("run/checkpoints/2/arrays", "the run is {}/run/checkpoints/2", None,
             id="arrays"),
         pytest.param("run/checkpoints/9", "there is no such folder",
-            "9: there is no such file or folder; give", id="no such checkpoint"),
+            "9: there is no such checkpoint; kept are those of steps 2, 4", id="no such checkpoint"),
         pytest.param(".", "has no config.json; it holds the runs run", None, id="a folder of runs"),
         pytest.param("x" * 5000, "there is no such folder", "there is no such file or folder",
             id="a name without end"),
