@@ -309,7 +309,7 @@ def _paths(name: str, value: Any) -> Paths | None:
     """As the field `name` has them, several or one. InputError for none at all."""
     if value is None and name == "validation":
         return value
-    several = list(value) if isinstance(value, list | tuple) else [value]
+    several: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
     if not all(isinstance(path, str) for path in several):
         raise InputError(f"{name} is {value!r:.100}; it must be a path or several")
     require_paths(name, several)

@@ -20,7 +20,7 @@ TIMES_PACKED = 3  # a text's size is at least that of its .gz
 def given_paths(data: Any) -> Paths:
     """What a caller names: a name or path, or several. InputError for anything else."""
     one = isinstance(data, str | bytes) or not isinstance(data, Sequence)
-    several = [data] if one else list(data)
+    several: list[Any] = [data] if one else list(data)
     for name in several:
         if not isinstance(name, str | os.PathLike) or not isinstance(os.fspath(name), str):
             raise InputError(f"data is a {type(name).__name__}, not a name or the path of a text")

@@ -202,7 +202,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, monkeypatch, made, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param(["--data"], "data names no text; give the path of one, or several", id="no path"),
+        pytest.param(["--data"], "data names no text; give the path of one", id="no path"),
         pytest.param(["--data", "tinyshakespeare", "a.txt"], "goes with no other text", id="two"),
         pytest.param(["--data", "a.txt", "nowhere.txt"], "nowhere.txt: there is no such", id="one"),
         pytest.param(["--data", "a.txt", "--validation", "gone"], "gone: there is no", id="other"),

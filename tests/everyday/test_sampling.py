@@ -106,7 +106,7 @@ def test_temperature_0_needs_no_seed_and_knows_no_top_p(sample):
 
 REFUSED = [
     ("two prompts", ["--prompt", "a", "--prompt-file", "x"], "--prompt and --prompt-file"),
-    ("no such file", ["--prompt-file", "nowhere.txt"], "nowhere.txt: there is no such file of a prompt"),
+    ("no such file", ["--prompt-file", "nowhere.txt"], "nowhere.txt: there is no such file"),
     ("a folder", ["--prompt-file", "."], "the prompt cannot be read (Is a directory)"),
     ("no prompt", ["--prompt", ""], "the prompt is empty; give at least one character"),
     ("one of two is none", ["--prompt", "a", "--prompt", ""], "the prompt is empty"),
