@@ -47,7 +47,10 @@ def describe(model: LanguageModel) -> str:
         return f"bigram table of {model.token_embedding_table.num_embeddings} ids"
     if isinstance(model, GPT):
         c = model.config
-        shape = f"{c.n_layer} layers of {c.n_head} heads, {c.n_embd} channels"
+        layers, heads = (
+            f"{n} {word}{'s' * (n > 1)}" for n, word in ((c.n_layer, "layer"), (c.n_head, "head"))
+        )
+        shape = f"{layers} of {heads}, {c.n_embd} channels"
         return f"GPT, {shape}, context {c.block_size}"
     return f"one attention head, context {model.block_size}"
 
