@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 
 from parity_tests import LINEAR, Bridge, Location, Rule, Twin, locate
-from parity_tests.harness.stacked import unstacked
+from parity_tests.harness.stacked import in_stack
 from parity_tests.small_pairs import (
     AB,
     FC,
@@ -261,14 +261,14 @@ def test_the_row_of_stacked_weights_that_a_call_had() -> None:
     stack = {"w": np.array([[1.0, 2], [3, 4], [1, 2]]), "one": np.zeros(2)}
     gradients = {"w": np.ones(2), "one": np.ones(2)}
     for values, count, row in (([3.0, 4.0], 0, 1), ([1.0, 2.0], 2, 2), ([1.0, 2.0], 1, None)):
-        found = unstacked(gradients, {"w": np.array(values), "one": stack["one"]}, stack, count)
+        found = in_stack(gradients, {"w": np.array(values), "one": stack["one"]}, stack, count)
         if row is None:
             assert found is None
             continue
         assert found is not None
         np.testing.assert_array_equal(found["w"], np.eye(3)[row][:, None] * np.ones(2))
         np.testing.assert_array_equal(found["one"], gradients["one"])
-    assert unstacked(gradients, {"w": np.array([9.0, 9.0])}, stack, 0) is None
+    assert in_stack(gradients, {"w": np.array([9.0, 9.0])}, stack, 0) is None
 
 
 def test_a_call_that_the_port_does_not_make() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from parity_tests import locate, tap
 from parity_tests.harness.record import record
-from parity_tests.harness.unseen import unseen
+from parity_tests.harness.unseen import _alike, unseen
 
 draw = np.random.default_rng(0).normal
 
@@ -36,6 +36,7 @@ def windows(layer: Callable[..., torch.nn.Module], *args: Any, size: Any, **kwar
         (torch.nn.MaxPool2d, (2,), {}, (4, 4), 5),
         (torch.nn.MaxPool2d, (2,), {}, (4, 5), None),
         (torch.nn.AvgPool1d, (3,), {"stride": 2, "padding": 1}, (7,), 8),
+        (torch.nn.MaxPool2d, (2,), {"ceil_mode": True}, (4, 4), None),
         # With stride 1 both are one at all sizes, or at none.
         (torch.nn.Conv1d, (3, 4, 3), {"padding": 1}, (5,), None),
         (torch.nn.Conv1d, (3, 4, 3), {"padding": "same"}, (5,), None),
@@ -49,16 +50,17 @@ def test_sizes_at_which_two_paddings_are_one(layer, args, kwargs, size, other):
         assert told[0].endswith(f"at size {other} they are not")
 
 
-def test_they_are_one_as_jax_says():
-    """The sizes above by JAX itself: windows of SAME against explicit padding."""
-    for size, same in ((5, True), (6, False), (7, True), (8, False)):
+@pytest.mark.parametrize(("reach", "before"), [(3, 1), (2, 0), (3, 0), (4, 1)])
+def test_they_are_one_where_jax_computes_the_same(reach, before):
+    window = jnp.asarray(draw(size=(1, 1, reach)))
+    for size in range(5, 9):
+        x = jnp.asarray(draw(size=(1, 1, size)))
         ours, theirs = (
-            jax.lax.conv_general_dilated(
-                jnp.arange(float(size)).reshape(1, 1, size), jnp.ones((1, 1, 3)), (2,), padding
-            )
-            for padding in ("SAME", [(1, 1)])
+            jax.lax.conv_general_dilated(x, window, (2,), padding)
+            for padding in ("SAME", [(before, before)])
         )
-        assert (ours.shape == theirs.shape and bool((ours == theirs).all())) == same
+        same = ours.shape == theirs.shape and bool((ours == theirs).all())
+        assert _alike(size, reach, 2, before) == same, size
 
 
 def test_weights_that_are_one_number():

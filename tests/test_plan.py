@@ -27,9 +27,7 @@ def test_a_plan_says_what_a_run_costs_and_trains_nothing(call, text, tmp_path, m
         train.main, "mini", "--data", text, "--plan", "h100", "--out", folder, *arguments
     )
     assert (code, err) == (0, "")
-    assert (
-        out.index("compiling four programs and more for h100: a line after each, minutes in") == 0
-    )
+    assert out.startswith("compiling for h100, a line after each program; a GPT's take minutes")
     for said in (
         "training: compiled in",
         "H100",

@@ -104,7 +104,7 @@ def plan(
     devices(target)  # before anything else, that a missing compiler is said at once
     for reason in reasons:
         say(f"chosen   {reason}")
-    say(f"compiling four programs and more for {target.name}: a line after each, minutes in all")
+    say(f"compiling for {target.name}, a line after each program; a GPT's take minutes in all")
     run = RunPrograms(config, target, tokens, vocab_size)
     rates = Rates.of(target)
     state = run.state

@@ -155,18 +155,19 @@ def _of_a_run(path: Path) -> str | None:
 
 
 def _open_folder(path: Path) -> _OfRun | ModelFile:
-    unread: dict[str, Any] = {}
+    record: dict[str, Any] | None = None
     try:
         record = read_json(path / "config.json")
     except ValueError:  # damaged: whoever reads the folder says so
-        record = unread
+        pass
     except FileNotFoundError:
         if (path / NANOGPT_FILE).exists():
             return read_weights_file(path / NANOGPT_FILE)
-        record = unread
-    if "config" not in record and (is_huggingface(path) or "model_type" in record):
+    if record is not None and "config" in record:
+        return _OfRun(Run.open(path))
+    if is_huggingface(path) or (record is not None and "model_type" in record):
         return read_huggingface(path)
-    if record is not unread and "config" not in record and not (path / "checkpoints").is_dir():
+    if record is not None and not (path / "checkpoints").is_dir():
         raise InputError(
             f"{shown(path)}: its config.json is no run's and none of Hugging Face's, and there are "
             f"no weights beside it; give {SOURCES}"

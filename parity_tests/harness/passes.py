@@ -19,7 +19,7 @@ from parity_tests.harness.likeness import Likeness
 from parity_tests.harness.on_torch import torch_gradients, torch_outputs
 from parity_tests.harness.report import failed
 from parity_tests.harness.runs import Runs, in_double
-from parity_tests.harness.stacked import unstacked
+from parity_tests.harness.stacked import in_stack
 from parity_tests.harness.stretches import Stretches, StretchGradients
 from parity_tests.harness.trace import numbered
 
@@ -193,7 +193,7 @@ class Passes:
         layer = like.pair.port_call.layer
         if like.name and isinstance(layer, JaxLayer):
             values, count = _under(like.pair.twin.port, layer.values), like.pair.port_call.count
-            whole = unstacked(weights, values, self.runs.port_arrays, count)
+            whole = in_stack(weights, values, self.runs.port_arrays, count)
             if whole is None:
                 self._not_alone(like, STACKED)
                 return {}

@@ -8,7 +8,7 @@ import numpy as np
 from parity_tests.harness.tensors import to_numpy
 
 
-def unstacked(
+def in_stack(
     gradients: Mapping[str, Any], values: Mapping[str, Any], port: Mapping[str, Any], count: int
 ) -> dict[str, Any] | None:
     """Of one call of a layer, in the shapes of the port's arrays: zero but for the layer's row.

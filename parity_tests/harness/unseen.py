@@ -62,6 +62,8 @@ def _sizes(calls: Iterable[Call]) -> Iterator[str]:
         if call.args and isinstance(call.layer, sum(WINDOWS.values(), ())):
             by_layer.setdefault(call.name, []).append(call)
     for name, of_layer in by_layer.items():
+        if getattr(of_layer[0].layer, "ceil_mode", False):  # other windows at the end
+            continue
         windows = _windows(of_layer[0].layer)
         sizes = [call.args[0].shape[-len(windows) :] for call in of_layer]
         axes = list(zip(windows, zip(*sizes, strict=True), strict=True))
