@@ -11,10 +11,9 @@ import pytest
 import torch
 from flax import nnx
 
-from parity_tests import CONV1D, LINEAR, Bridge, Location, Rule, Twin, locate
+from parity_tests import LINEAR, Bridge, Location, Rule, locate
 from parity_tests.small_pairs import (
     AB,
-    KW,
     TWO,
     Port,
     Torch,
@@ -26,113 +25,6 @@ from parity_tests.small_pairs import (
 )
 
 pytestmark = pytest.mark.usefixtures("in_float64")
-
-
-# names="auto"
-
-
-class Reference(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.act = torch.nn.Conv1d(3, 4, 3, padding=1), torch.nn.ReLU()
-        self.blocks = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
-        self.head = torch.nn.Sequential(torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.act(self.conv(x)).mT
-        for block in self.blocks:
-            y = block(y).tanh()
-        return self.head(y)
-
-
-class Renamed(nnx.Module):
-    """Other names, channels last, no layer for the activation."""
-
-    f: Any = staticmethod(jnp.tanh)
-
-    def __init__(self) -> None:
-        self.stem = nnx.Conv(3, 4, (3,), padding=1, rngs=nnx.Rngs(0), **KW)
-        self.layers = nnx.List([linear(4, 4), linear(4, 4)])
-        norm = nnx.LayerNorm(4, epsilon=1e-5, rngs=nnx.Rngs(0), **KW)
-        self.out = nnx.Sequential(norm, linear(4, 2))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = jax.nn.relu(self.stem(x))
-        for layer in self.layers:
-            y = self.f(layer(y))
-        return self.out(y)
-
-
-class Sine(Renamed):
-    f = staticmethod(jnp.sin)
-
-
-RENAMED = Bridge(
-    [
-        Rule("conv.weight", "stem.kernel", CONV1D),
-        Rule("conv.bias", "stem.bias"),
-        Rule("head.0.weight", "out.layers.0.scale"),
-        Rule("blocks.{i}.weight", "layers.{i}.kernel", LINEAR),
-        Rule("blocks.{i}.bias", "layers.{i}.bias"),
-        Rule("head.{i}.weight", "out.layers.{i}.kernel", LINEAR),
-        Rule("head.{i}.bias", "out.layers.{i}.bias"),
-    ]
-)
-IMAGES = np.random.default_rng(0).normal(size=(2, 3, 5))
-
-
-def renamed(names: Any, port_class: type[Renamed] = Renamed) -> Location:
-    torch.manual_seed(0)
-    ref = Reference().double()
-    port = RENAMED.to_port(ref, Renamed())
-    port.__class__ = port_class
-    inputs = IMAGES.transpose(0, 2, 1)
-    return locate(ref, port, IMAGES, names, bridge=RENAMED, port_inputs=inputs)
-
-
-def test_layers_pair_by_themselves_and_the_pairing_can_be_pasted() -> None:
-    found = renamed("auto")
-    assert found.outcome == "same", found
-    assert (
-        found.pairing
-        == """\
-names = {
-    "conv": Twin("stem", axes=(0, 2, 1)),
-    "blocks.{i}": "layers.{i}",
-    "head.{i}": "out.layers.{i}",
-    "head": "out",
-    "": "",
-    # without a twin: act
-}"""
-    )
-    assert str(found).endswith(found.pairing)
-    assert found.not_compared == ("without a twin in the reference's names: act",)
-    pasted: dict[str, Any] = {"Twin": Twin}
-    exec(found.pairing, pasted)
-    again = renamed(pasted["names"])
-    assert [str(check) for check in again.checks] == [str(check) for check in found.checks]
-    assert again.pairing == ""
-
-
-def test_a_fault_between_layers_that_paired_by_themselves() -> None:
-    found = renamed("auto", Sine)
-    assert guilty(found) == [("model", "forward")]
-    assert found.where == "inside it, between blocks.0 and blocks.1: blocks.1:input differs"
-
-
-def test_of_two_layers_alike_the_one_of_the_likelier_name_is_the_twin() -> None:
-    """The port has written one of two square layers out."""
-    ref, _ = pair(lambda m, x: m.dec(m.enc(x)), None, {"enc": (3, 3), "dec": (3, 3)})
-    kernel, bias = (jnp.asarray(p.detach().numpy()) for p in ref.enc.parameters())
-    port = Port(lambda m, x: m.decoder(x @ kernel.T + bias), decoder=linear(3, 3))
-    bridge = Bridge(
-        [Rule("dec.weight", "decoder.kernel", LINEAR), Rule("dec.bias", "decoder.bias")],
-        ignore=["enc.**"],
-    )
-    found = locate(ref, bridge.to_port(ref, port), X, "auto", bridge=bridge)
-    assert found.outcome == "same", found
-    assert '    "dec": "decoder",\n' in found.pairing
-    assert found.not_compared == ("without a twin in the reference's names: enc",)
 
 
 # Where a difference begins
